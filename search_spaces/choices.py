@@ -1,4 +1,4 @@
-"""What the spaces share: choices, those that depend on the data, and the suggestions and seed points made of them."""
+"""What the spaces share: choices, some of which depend on the data, and suggestions and seed points made of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 # Studies used none, 150 to 1360, 256+128 and 1024+512 (and one 4300, 108 million weights on VGG-16's features).
 HEAD_WIDTHS = ("none", "128", "320", "512", "1024", "256+128", "1024+512")
-# Nothing rescales their activations, so that the rates of the others make them diverge.
+# Nothing rescales their activations, so they diverge at the learning rates of the others.
 WITHOUT_BATCHNORM = ("vgg16", "squeezenet1_0", "squeezenet1_1")
-# They were trained by AdamW, and SGD moves them little.
+# They were trained with AdamW, and SGD changes them little.
 WANT_ADAMW = ("convnext_tiny", "vit_b_16", "swin_t")
 BATCH_SIZES = (8, 16, 32, 64, 128)
 
@@ -37,7 +37,7 @@ def batch_size_near(size: int, context: SpaceContext) -> int:
 def suggest_head_and_training(
     trial: optuna.Trial, context: SpaceContext, *, sgd: tuple[float, float], adamw: tuple[float, float]
 ) -> None:
-    """The head, and how it and what is unfrozen train. sgd, adamw: the lowest and the highest rate of each."""
+    """Suggest the head and its training, with that of unfrozen layers. sgd, adamw: lowest and highest rate of each."""
     trial.suggest_categorical("head_widths", HEAD_WIDTHS)
     trial.suggest_float("dropout", 0.0, 0.7)
     if trial.suggest_categorical("optimizer", OPTIMIZERS) == "sgd":
@@ -55,10 +55,10 @@ def suggest_head_and_training(
 
 
 def usual_training(backbone: str, context: SpaceContext) -> dict[str, Scalar]:
-    """Where seed points start in all that ``suggest_head_and_training`` asks for, and in the backbone.
+    """Values of seed points for the backbone and all that ``suggest_head_and_training`` asks for.
 
-    SGD at the rate usual for fine-tuning, lower without BatchNorm; for some AdamW, at a tenth of its default, which
-    keeps their features.
+    SGD at the usual rate for fine-tuning, lower without BatchNorm; for ``WANT_ADAMW``, AdamW at a tenth of its default
+    rate, which keeps their features.
     """
     optimizer: dict[str, Scalar] = {"optimizer": "adamw", "lr.adamw": 1e-4}
     if backbone not in WANT_ADAMW:

@@ -1,4 +1,4 @@
-"""What a user got wrong, gathered: every problem of one input is told in one answer."""
+"""Mistakes of the user, gathered: all problems of one input are reported together."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 LONGEST_COMPARED = 1_000
-"""Characters of two problems that tell whether they are of one kind: the pattern takes their square."""
+"""Characters of a problem that decide its kind: the pattern's time grows with their square."""
 
 
 class UserError(ValueError):
-    """One or more problems that the user can mend; the command line prints them and exits with code 2.
+    """One or more problems that the user can fix; the command line prints them and exits with code 2.
 
     ``problems`` holds one sentence each: the thing, the value received, and the way out.
     """
@@ -27,7 +27,7 @@ class UserError(ValueError):
 
 
 class ParameterError(UserError):
-    """Hyperparameters of a trial that cannot run on its data set, or with its network: others may."""
+    """The hyperparameters of a trial do not suit its data set or its network; other trials may run."""
 
 
 def raise_all(problems: Sequence[str]) -> None:
@@ -38,7 +38,7 @@ def raise_all(problems: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def gathered(problems: list[str], named: str = "") -> Iterator[None]:
-    """Add the problems of a ``UserError`` that is raised within to ``problems``, each behind ``named``."""
+    """Catch a ``UserError`` raised within and add its problems to ``problems``, each prefixed by ``named``."""
     try:
         yield
     except UserError as error:
@@ -46,9 +46,9 @@ def gathered(problems: list[str], named: str = "") -> Iterator[None]:
 
 
 def shown_problems(problems: Sequence[str], most: int = 10) -> list[str]:
-    """``most`` of ``problems`` in their order and "… and 310 more", for a reader who mends one after the other.
+    """Up to ``most`` of ``problems`` in their order and "… and 310 more", for a reader who fixes one after the other.
 
-    Those that differ in names and numbers alone are of one kind; of each there is one, before one has more.
+    Those that differ only in names and numbers are of one kind; every kind is shown once before one is shown twice.
     """
     firsts = {_kind(problem): place for place, problem in reversed([*enumerate(problems)])}
     by_need = sorted(firsts.values()) + sorted({*range(len(problems))} - {*firsts.values()})
@@ -57,14 +57,14 @@ def shown_problems(problems: Sequence[str], most: int = 10) -> list[str]:
 
 
 def some(names: Iterable[object], most: int = 10) -> str:
-    """The first of ``names`` with commas between, and how many more there are."""
+    """The first ``most`` of ``names``, separated by commas, and how many more there are."""
     listed = list(names)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(map(str, listed[:most])) + more
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong: as the system says it, without a path; else the error's text, or its kind where it has none."""
+    """What went wrong: the system's message without a path; else the error's text, or its type if it has none."""
     told = error.strerror if isinstance(error, OSError) else None
     return told or str(error) or type(error).__name__
 
@@ -74,7 +74,7 @@ def _kind(problem: str) -> str:
 
 
 def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
-    """Say that ``value`` is no ``kind``, with the nearest allowed name, or else all of them."""
+    """Say that ``value`` is no ``kind``, with the nearest allowed name, if any, and all of them."""
     names = sorted(allowed)
     near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -82,7 +82,7 @@ def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
 
 
 def by_reason(left_out: Mapping[str, str]) -> list[str]:
-    """Names with the reason why each was left out as one text a reason: "W1, W2: not among --rows"."""
+    """One text per reason, with the names that were left out for it: "W1, W2: not among --rows"."""
     names: dict[str, list[str]] = {}
     for name, why in left_out.items():
         names.setdefault(str(why), []).append(str(name))

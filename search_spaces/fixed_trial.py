@@ -1,4 +1,4 @@
-"""What a space sees in place of an Optuna trial: fixed values are answered unsampled, ranges of ``--set`` cut."""
+"""What a space gets instead of an Optuna trial: fixed values are not sampled, ranges are cut to those of ``--set``."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Offered = FloatDistribution | IntDistribution | CategoricalDistribution
 
 
 class FixedTrial:
-    """Stands before ``trial``, answers what is fixed, narrows what has a range, and remembers what was suggested.
+    """Wraps ``trial``: returns fixed values, narrows ranges, and records what was suggested.
 
     A fixed value is not sampled at all, so that it takes no part in importance or in finding duplicates;
     it is returned as it is, also outside the space's range: the user asked for it. A range or choices are intersected
-    with what the space offers; nothing left is a ``UserError``.
+    with what the space offers; an empty intersection is a ``UserError``.
 
     overrides: field of ``TrialParams`` to what the user set; covers the field's conditional names (``lr`` covers
     ``lr.sgd``). point: values to use instead of sampling, under the names as suggested (seed points); values outside
-    the space's own distribution raise ``UserError``. known: what earlier trials were offered; a name that is offered
-    anything else than before, there or in this trial, is a ``UserError``, as Optuna would take the first of two ranges.
+    the space's own distribution raise ``UserError``. known: what earlier trials were offered; a name with another
+    distribution than before, there or in this trial, is a ``UserError``, as Optuna would take the first of two ranges.
 
     suggested, distributions: what reached Optuna, by name. narrowed: the fields whose range was asked for. outside:
-    the names whose value in ``point`` lies outside what the user left. notes: what was cut off the user's ranges.
+    the names whose value in ``point`` lies outside what the user allows. notes: what was cut off the user's ranges.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ def _sample(trial: optuna.trial.BaseTrial, name: str, distribution: Offered) -> 
 
 
 def _shared(field: str, offered: Offered, override: Range | Choices) -> Offered | None:
-    """What both leave: a range of the same scale and steps, or choices; None if nothing."""
+    """The intersection: a range of the same scale and steps, or choices; None if it is empty."""
     if isinstance(offered, CategoricalDistribution) or isinstance(override, Choices):
         values = override.values if isinstance(override, Choices) else ()
         if isinstance(offered, CategoricalDistribution):
@@ -148,7 +148,7 @@ def _shared(field: str, offered: Offered, override: Range | Choices) -> Offered 
 
 
 def _float_range(low: float, high: float, step: float | None, log: bool) -> FloatDistribution:
-    """A range of one value gets a step: it is finite, which Optuna's brute force only believes of steps."""
+    """A range of one value gets a step: Optuna's brute force takes only ranges with steps as finite."""
     if low == high and step is None:
         return FloatDistribution(low, high, step=1.0)
     return FloatDistribution(low, high, step=step, log=log)

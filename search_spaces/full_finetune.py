@@ -1,4 +1,4 @@
-"""Every layer trains: which backbone, how fast beside its new head, with which optimiser and regularisation."""
+"""Every layer trains: searches the backbone, its rate relative to the new head's, optimiser and regularisation."""
 
 from __future__ import annotations
 

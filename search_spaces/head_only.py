@@ -1,4 +1,4 @@
-"""Which frozen backbone, and which head on it, trained how."""
+"""The backbone is frozen: searches the backbone, the head on it, and how the head trains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def space(trial: optuna.Trial, context: SpaceContext) -> dict[str, Scalar]:
-    """A new head bears ten times the rate that an unfrozen network does, and likes larger batches."""
+    """A new head tolerates higher rates than an unfrozen network does, and profits from larger batches."""
     trial.suggest_categorical("backbone", context.backbones)
     suggest_head_and_training(trial, context, sgd=(1e-4, 3e-1), adamw=(1e-5, 3e-2))
     return {"unfreeze_depth": 0}

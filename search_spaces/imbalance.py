@@ -1,6 +1,6 @@
-"""What helps the rare class: the loss, focal's gamma and alpha, or class weights. The rest is kept at what works.
+"""Remedies for a rare class: the loss, focal's gamma and alpha, or class weights. The rest is fixed at usual values.
 
-Depth 1 (head and last block), SGD, cosine schedule, flips. The rate is searched along: losses differ in scale.
+Depth 1 (head and last block), SGD, cosine schedule, flips. The rate is searched, too, as losses differ in scale.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def space(trial: optuna.Trial, context: SpaceContext) -> dict[str, Scalar]:
-    """Alpha and balanced weights both weigh the classes, so that alpha is asked for only where the weights are off."""
+    """Alpha and balanced weights both weight the classes, so alpha is suggested only if the weights are off."""
     trial.suggest_categorical("backbone", context.backbones)
     trial.suggest_float("lr", 1e-4, 1e-1, log=True)
     weights = trial.suggest_categorical("class_weights", CLASS_WEIGHTS)

@@ -1,4 +1,4 @@
-"""What one trial is told (``TrialParams``), what a space is told (``SpaceContext``), and what a user may set."""
+"""The hyperparameters of a trial (``TrialParams``), the input of a space (``SpaceContext``), and values of --set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_BACKBONES = (
     *("resnet18", "resnet34", "resnet50", "vgg16", "vgg16_bn", "densenet121", "mobilenet_v2", "mobilenet_v3_large"),
     *("efficientnet_b0", "squeezenet1_0", "squeezenet1_1", "convnext_tiny"),
 )
-"""What a sweep tries unless it is told otherwise."""
+"""What a sweep tries by default."""
 BACKBONE_NAMES = (
     *DEFAULT_BACKBONES,
     *("resnext50_32x4d", "wide_resnet50_2", "efficientnet_v2_s", "regnet_y_1_6gf", "vit_b_16", "swin_t"),
@@ -22,14 +22,14 @@ OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("constant", "cosine", "plateau")
 LOSSES = ("cross_entropy", "bce", "focal")
 LOSS_FIELDS = ("loss", "focal_gamma", "focal_alpha", "class_weights")
-"""What changes the scale of a loss: two trials that differ in one cannot be compared by it."""
+"""Fields that change the scale of the loss: trials that differ in one cannot be compared by their loss."""
 CLASS_WEIGHTS = ("none", "balanced")
 AUGMENTS = ("none", "flip", "standard")
 
 LARGEST = 16_384
-"""The most units of a hidden layer, and images of a batch."""
+"""The most units of a hidden layer, and the largest batch size."""
 LARGEST_RATE = 1_000.0
-"""The most of a learning rate, and of what weighs a term of the loss."""
+"""The largest lr and backbone_lr_factor, and the largest weight of a term of the loss."""
 
 Scalar = str | int | float | bool | None
 
@@ -64,7 +64,7 @@ class SpaceContext:
     """What a space may depend on, so that it offers only losses and batch sizes that fit.
 
     task: "single_label" or "multi_label"; class_count: 2 or more (1 or more if multi-label);
-    train_count: images of the training split; backbones: those whose weights are at hand.
+    train_count: images of the training split; backbones: those whose weights are available.
     """
 
     task: str
@@ -139,9 +139,9 @@ class TrialParams:
         return f"{self.backbone} {trained}, {rest}"
 
     def active(self) -> dict[str, Scalar]:
-        """``to_flat`` without the fields that change nothing here: the key by which duplicates are found.
+        """``to_flat`` without the fields that have no effect here: the key by which duplicates are found.
 
-        Momentum without sgd, focal_gamma and focal_alpha without focal loss, dropout at 0 kept (it is a value).
+        Without momentum if not sgd, focal_* if not focal, backbone_lr_factor if only the head trains. Dropout 0 stays.
         """
         flat = self.to_flat()
         if self.optimizer != "sgd":
@@ -212,7 +212,7 @@ def allows(override: Override, key: str, value: Scalar) -> bool:
 
 
 def _checked_range(key: str, low: object, high: object) -> Range:
-    """Two ends that ``key`` may have, in their order."""
+    """The range of two valid values of ``key`` in ascending order; ``UserError`` for others."""
     if key in FIELDS and FIELDS[key].partition(" ")[0] not in ("int", "float"):
         raise UserError(f"{key} is not a number: give one value, or choices such as a,b; received {low}..{high}")
     ends = [_checked_value(key, end) for end in (low, high)]
@@ -222,7 +222,7 @@ def _checked_range(key: str, low: object, high: object) -> Range:
 
 
 def _checked_choices(key: str, values: Sequence[object]) -> Choices:
-    """Values that ``key`` may have, each once."""
+    """The choices of valid values of ``key``, each once; ``UserError`` for others."""
     shown = ",".join(map(str, values))
     if not values or "" in values or any(isinstance(value, str) and ".." in value for value in values):
         raise UserError(f"choices of {key} must be single values such as a,b, received {shown!r}")
@@ -245,7 +245,7 @@ def _checked_value(key: str, given: Any) -> Scalar:
 
 
 def _parse(key: str, value: Any) -> Any:
-    """``value`` as the field ``key`` holds it, of a flat dict or of the command line."""
+    """``value``, from a flat dict or the command line, with the type of the field ``key``."""
     if key not in FIELDS:
         raise UserError(unknown("hyperparameter", key, FIELDS))
     kind = FIELDS[key]

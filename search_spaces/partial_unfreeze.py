@@ -1,4 +1,4 @@
-"""How deep to unfreeze which backbone, with which head, optimiser and loss: the studies' question, asked wider."""
+"""Searches the backbone, how deep to unfreeze it, head, optimiser and loss: the studies' question, more broadly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def space(trial: optuna.Trial, context: SpaceContext) -> dict[str, Scalar]:
 
 
 def seed_points(context: SpaceContext) -> list[dict[str, Scalar]]:
-    """Each backbone with its head only, half and all of it trained.
+    """Each backbone three times: only its head, half of it, and all of it trained.
 
     The depth rotates along the backbones, so that a sweep too short for all points still starts from every depth.
     """

@@ -12,7 +12,7 @@ LONGEST_SHOWN = 200
 
 
 def path_of(named: str, given: str) -> Path:
-    """The path that the argument ``named`` gives; ``UserError`` if it is none, or the system does not tell of it."""
+    """The path in the argument ``named``; ``UserError`` if it is none or cannot be accessed."""
     try:
         path = Path(expanded(given))
     except ValueError as error:
@@ -23,7 +23,7 @@ def path_of(named: str, given: str) -> Path:
 
 
 def expanded(given: str) -> str:
-    """``given`` with the ``~`` at its beginning in full. ``ValueError`` for what is no path here, such as a URL."""
+    """``given`` with a leading ``~`` expanded. ``ValueError`` for what is no path here, such as a URL."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", given):
         raise ValueError(f"{given}: is a URL, and only paths are supported: mount it, or sync it into a folder")
     path = os.path.expanduser(given)
@@ -35,8 +35,8 @@ def expanded(given: str) -> str:
 
 
 def unreachable(path: str | Path) -> str | None:
-    """Why the system does not tell what is at ``path``: a folder may not be entered, a name is too long, links form a
-    circle. None if it tells, also that there is nothing."""
+    """Why ``path`` cannot be accessed: a folder may not be entered, a name is too long, links form a circle. None if it
+    can be, or if nothing exists there."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -47,7 +47,7 @@ def unreachable(path: str | Path) -> str | None:
 
 
 def shortened(path: str | Path) -> str:
-    """``path`` for a sentence: of a very long one the beginning and the end."""
+    """``path`` for a sentence; of a very long one only the beginning and the end."""
     text = str(path)
     half = LONGEST_SHOWN // 2
     return text if len(text) <= LONGEST_SHOWN else f"{text[:half]}…{text[-half:]}"

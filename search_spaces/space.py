@@ -1,4 +1,4 @@
-"""A search space: found by its name or its file, tried out, and asked for the parameters of one trial after another."""
+"""A search space: found by its name or its file, tried out, and asked for the parameters of each trial."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPACES: dict[str, types.ModuleType] = {
 }
 RANDOM_TRIALS = 32
 MOST_STEPS = 10_000
-"""Of a range that is enumerated."""
+"""Of a range that can be enumerated."""
 
 SpaceFunction = Callable[[optuna.Trial, SpaceContext], dict[str, Scalar]]
 
@@ -66,11 +66,11 @@ class Space:
     function: SpaceFunction | None = None
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> TrialParams:
-        """Ask ``trial`` for one configuration. Fixed values are not asked for and stand in no ``trial.params``."""
+        """Ask ``trial`` for one configuration. Fixed values are not asked for and are not in ``trial.params``."""
         return self.params_of(FixedTrial(trial, self.overrides, known=self.distributions))
 
     def params_of(self, trial: FixedTrial) -> TrialParams:
-        """What the space makes of ``trial``; ``UserError`` naming the space, and the line where it goes wrong."""
+        """The parameters that the space makes of ``trial``; ``UserError`` with the space and the line of an error."""
         assert self.function is not None, f"{self.name} is a list of trials, not a space to search"
         constants = self.function(cast(optuna.Trial, trial), self.context)
         try:
@@ -89,7 +89,7 @@ class Space:
 
     @property
     def most_configurations(self) -> int:
-        """How many there are at most if nothing is continuous; fewer where a name is asked for in some of them only."""
+        """How many there are at most if nothing is continuous; fewer if only some of them ask for a name."""
         found = 1
         for one in self.distributions.values():
             if isinstance(one, CategoricalDistribution):
@@ -100,7 +100,7 @@ class Space:
 
 
 def is_continuous(one: BaseDistribution) -> bool:
-    """Whether it has more values than can be enumerated."""
+    """Whether a distribution has more values than can be enumerated."""
     if not isinstance(one, FloatDistribution | IntDistribution):
         return False
     return one.step is None or (one.high - one.low) / one.step > MOST_STEPS
@@ -115,8 +115,8 @@ def load_space(
     """Find, read and try out a space; ``UserError`` with everything wrong in it.
 
     name_or_path: a name of ``SPACES``, or the path of a Python file (it ends in .py or has a slash) that defines
-    ``space(trial, context)`` and, if it likes, ``seed_points(context)``. overrides: ``--set`` values. rows: ids of a
-    study's rows, only these are run; () = all that fit.
+    ``space(trial, context)`` and, optionally, ``seed_points(context)``. overrides: ``--set`` values. rows: ids of the
+    only rows of a study to run; () = all that fit.
     """
     fitting, problems = checked_overrides(overrides or {}, context)
     name = name_or_path
@@ -165,11 +165,11 @@ def resolve(
     """One trial's parameters from what was suggested, what the space returned, and what the user fixed.
 
     suggested: a field of ``TrialParams``, or ``<field>.<branch>``, to its value. constants: fields to values; naming
-    a suggested field again is fine if the value is the same. overrides: values of fields win over both; ranges and
-    choices were kept to when the value was suggested.
-    An override of ``unfreeze_layers`` takes the place of ``unfreeze_depth``, and the other way round; layers without
-    a depth need no ``unfreeze_depth=None`` beside them.
-    Unknown names and two different values for one field raise ``UserError``, all of them together.
+    a suggested field again is fine if the value is the same. overrides: values of fields replace both; ranges and
+    choices were already applied when the value was suggested.
+    An override of ``unfreeze_layers`` replaces ``unfreeze_depth``, and vice versa; layers without a depth need no
+    ``unfreeze_depth=None`` beside them.
+    Unknown names and two values for one field raise ``UserError``, all of them together.
     """
     flat: dict[str, Scalar] = {}
     sources: dict[str, str] = {}
@@ -188,7 +188,7 @@ def resolve(
     flat.update(fixed)
     if "unfreeze_depth" in fixed and "unfreeze_layers" not in fixed:
         flat["unfreeze_layers"] = "none"
-    # The field's default is a depth, 0.
+    # None must be set, as the field's default is a depth, 0.
     if "unfreeze_depth" not in fixed and (names_layers(fixed) or ("unfreeze_depth" not in flat and names_layers(flat))):
         flat["unfreeze_depth"] = None
     return TrialParams.from_flat(flat)
@@ -210,7 +210,7 @@ def misfits(params: TrialParams, context: SpaceContext) -> list[str]:
 
 @contextmanager
 def random_study(seed: int = 0) -> Iterator[optuna.Study]:
-    """A seeded random study in memory; Optuna's greeting on the terminal is held back, its log level restored."""
+    """A seeded random study in memory, without Optuna's message on the terminal; its log level is restored."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -222,15 +222,15 @@ def random_study(seed: int = 0) -> Iterator[optuna.Study]:
 def _tried_out(space: Space) -> Space:
     """``space`` with the distributions and notes of ``RANDOM_TRIALS`` random trials; ``UserError`` with all problems.
 
-    Each is done twice, with the same values: a space that depends on anything else could not be resumed.
+    Each is run twice, with the same values: a sweep over a space that depends on anything else could not be resumed.
     """
     trials: list[FixedTrial] = []
     distributions: dict[str, Offered] = {}
-    problems: dict[str, list[str]] = {}  # by what is the same whatever value was drawn
+    problems: dict[str, list[str]] = {}  # by the part of a problem without the drawn value
     unseen = {field for field, override in space.overrides.items() if isinstance(override, Range | Choices)}
     idle = {*space.overrides} - unseen
     with random_study() as study:
-        # A range may be of a field that few branches ask for: more draws before it is called a mistake.
+        # Few branches may ask for a field that has a range: draw more before that is called a mistake.
         while len(trials) < RANDOM_TRIALS or (unseen and not problems and len(trials) < 10 * RANDOM_TRIALS):
             asked = study.ask()
             trials.append(FixedTrial(asked, space.overrides, known=distributions))
@@ -259,7 +259,7 @@ def _tried_out(space: Space) -> Space:
 
 
 def depends_on_more(space: Space) -> str:
-    """What is wrong with a space that gives two configurations for the same values."""
+    """The problem of a space that gives two configurations for the same values."""
     return (
         f"{space.name} does not give the same configuration for the same suggested values: it may depend only on "
         "trial and context (no random numbers, no clock, no count of its calls)"
@@ -269,8 +269,8 @@ def depends_on_more(space: Space) -> str:
 def _with_seed_points(space: Space, points: object) -> Space:
     """``space`` with these seed points: without what the user fixed, each once, none outside the user's ranges.
 
-    Optuna ignores unknown and inactive names of an enqueued point in silence and raises for values out of range in
-    the middle of the sweep: here both are problems of the file. A point may leave names out; these are sampled.
+    Optuna silently ignores unknown and inactive names of an enqueued point, and raises for values out of range in the
+    middle of the sweep: here both are problems of the file. A point may leave names out; these are sampled.
     """
     if not isinstance(points, Sequence) or not all(isinstance(point, Mapping) for point in points):
         raise UserError(f"{space.name}: seed_points() must return a list of dicts, received {points!r}")
@@ -301,7 +301,7 @@ def _with_seed_points(space: Space, points: object) -> Space:
 def _used(space: Space, point: Mapping[str, Scalar]) -> tuple[set[str], set[str]]:
     """Names of ``point`` that ``space`` asks for, and those of them whose value lies outside the user's ranges.
 
-    A name left out may decide, so several draws of it are tried.
+    A name left out may decide which others are asked for, so several draws of it are tried.
     """
     used: set[str] = set()
     outside: set[str] = set()
@@ -319,8 +319,8 @@ def _used(space: Space, point: Mapping[str, Scalar]) -> tuple[set[str], set[str]
 def _study(name: str, context: SpaceContext, overrides: Mapping[str, Override], asked: Sequence[str]) -> Space:
     """The rows of a study that fit ``context``, with ``overrides`` in their parameters.
 
-    asked: ids of the rows that are wanted, () = all. ``UserError`` if the study has no row for the task, none that can
-    run, not one that was asked for or that it cannot run, or an override that a row cannot take.
+    asked: ids of the rows that are wanted, () = all. ``UserError`` if the study has no row for the task or none that
+    can run, if a wanted row is unknown or cannot run, or if a row cannot take an override.
     """
     rows = studies.rows_of(name.removeprefix("studies."))
     ids = [row.id for row in rows]

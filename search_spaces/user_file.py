@@ -1,7 +1,7 @@
-"""A space that is a user's file. It runs in a process of its own, which is ended when a call of it takes too long.
+"""A space in a user's file. It runs in a process of its own, which is ended if a call takes too long.
 
-The file may loop for ever, end its process or fill the memory: the sweep hears of it, and nothing else. Between the two
-processes pass plain values: pickles of requests and answers to the file, JSON lines from it.
+The file may loop forever, end its process or fill the memory: the sweep only gets an error. The two processes exchange
+plain values: the file gets pickled requests and answers, and sends JSON lines.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ if TYPE_CHECKING:
 CALL_WITHIN_S = 60.0
 """The most that the import of the file, one draw, or ``seed_points`` may take."""
 KILLED_AFTER_S = 5.0
-"""How much longer what cannot end itself is waited for, such as a process that the file has started."""
+"""How much longer to wait before a kill: for what cannot end itself, such as a process that the file started."""
 LONGEST_FILE = 1_000_000
 LONGEST_REPLY = 1_000_000
-"""Characters of JSON: thousands of seed points."""
+"""Characters of JSON, enough for thousands of seed points."""
 LONGEST_TEXT = 1_000
-"""Characters of an exception."""
+"""Characters of an exception's text."""
 SUGGESTS = ("suggest_float", "suggest_int", "suggest_categorical")
 
 
 class ProcessLost(UserError):
     """A call took longer than ``CALL_WITHIN_S``, or ended the process of the file.
 
-    frames: where each of its threads was, as faulthandler tells it; "" if it could not.
+    frames: the stack of each of its threads, as written by faulthandler; "" if it could not.
     """
 
     frames: str = ""
 
 
 class UserFile:
-    """The file at ``path``, with the two functions of a space of ours. source: its text.
+    """The file at ``path``, with the two functions of our spaces. source: its text.
 
-    Raises ``UserError`` with the file and the line where it goes wrong, ``ProcessLost`` where it takes too long or ends
-    its process. That is then started again by the next call; it ends with this object.
+    Raises ``UserError`` with the file and the line of an error, ``ProcessLost`` if a call takes too long or ends the
+    process. The next call then starts another process; it ends with this object.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,7 +81,7 @@ class UserFile:
         return self._call("seed_points", context)
 
     def _call(self, name: str, context: SpaceContext | None = None, trial: optuna.Trial | None = None) -> Any:
-        """What the file gives for ``name``; what it asks ``trial`` for is answered on the way."""
+        """What the file returns for ``name``; its questions to ``trial`` are answered meanwhile."""
         if self._process is None:
             self._process = _started(self._path, self.source)
             self._end = weakref.finalize(self, _ended, self._process)
@@ -99,7 +99,7 @@ class UserFile:
                 if "asked" not in reply:
                     break
                 message = _answer(trial, *reply["asked"])
-        except BaseException:  # also Ctrl-C: nobody will read what it answers
+        except BaseException:  # also Ctrl-C: its answer would stay unread
             last_resort.cancel()
             self._end()
             self._process = None
@@ -127,7 +127,7 @@ class UserFile:
 
 
 def _started(path: str, source: str) -> subprocess.Popen[bytes]:
-    """A process that reads requests. Its session is its own: it ends with all that it starts, and not by Ctrl-C."""
+    """A process that reads requests. Its own session: it is killed with all that it starts, and not by Ctrl-C."""
     serving = f"import sys; sys.path[:] = {[*map(str, sys.path)]!r}; from search_spaces.user_file import serve; serve()"
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", serving], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
@@ -139,7 +139,7 @@ def _started(path: str, source: str) -> subprocess.Popen[bytes]:
 
 
 def _exchanged(process: subprocess.Popen[bytes], message: object) -> bytes:
-    """The line that comes back for ``message``; anything else if the process has ended."""
+    """The line that answers ``message``; anything else if the process has ended."""
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(pickle.dumps(message))
@@ -153,7 +153,7 @@ def _output(process: subprocess.Popen[bytes]) -> IO[bytes]:
 
 
 def _without_questions(written: bytes) -> str:
-    """What faulthandler wrote, beside a trial that may have gone on and asked amid one of its lines."""
+    """What faulthandler wrote, without questions that the still running space wrote amid its lines."""
     return re.sub(rb'\{"asked": .*\}\n', b"", written).decode(errors="replace")
 
 
@@ -168,7 +168,7 @@ def _answer(trial: Any, method: str, given: list[Any], named: dict[str, Any]) ->
 def _kill(process: subprocess.Popen[bytes], overdue: threading.Event | None = None) -> None:
     if overdue is not None:
         overdue.set()
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS forbids it where only a zombie is left.
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS forbids it if only a zombie is left.
         os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -183,12 +183,12 @@ def _ended(process: subprocess.Popen[bytes]) -> int:
 
 
 def serve() -> None:
-    """What the process of the file does: it answers one request after the other, until there are no more."""
+    """The main loop of the file's process: answers one request after the other, until there are no more."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # ``input()`` has nobody to wait for
-    os.dup2(2, 1)  # what the file prints is no reply
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # ``input()`` must not wait
+    os.dup2(2, 1)  # what the file prints must not mix with replies
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")  # where memory runs out, this process goes first
+        Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, this process is killed first
     faulthandler.enable(replies)
     path, source = pickle.load(requests)
     module: types.ModuleType | None = None
@@ -206,7 +206,7 @@ def serve() -> None:
         except BaseException as error:  # also SystemExit and KeyboardInterrupt
             reply = _line({"problems": _problems(error, path)})
         if os.getpid() != own:
-            os._exit(0)  # the file has forked, and one of two is to answer
+            os._exit(0)  # the file has forked, and only one of the two may answer
         faulthandler.cancel_dump_traceback_later()
         _write(replies, reply)
 
@@ -257,7 +257,7 @@ def _line(reply: dict[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Of what JSON has no form for: what is in it, or its text."""
+    """For a type that JSON lacks: a list of its elements, or its text."""
     if hasattr(value, "tolist"):  # of numpy and torch
         return value.tolist()
     return list(value) if isinstance(value, Iterable) else repr(value)
@@ -269,7 +269,7 @@ def _write(replies: IO[bytes], line: bytes) -> None:
 
 
 def _problems(error: BaseException, path: str) -> list[str]:
-    """``mine.py raises KeyError: 'x' at line 7 (in space)``: the innermost line of the file, where there is one."""
+    """``mine.py raises KeyError: 'x' at line 7 (in space)``: the innermost line of the file, if there is one."""
     if isinstance(error, SyntaxError) and error.lineno is not None and error.filename == path:
         return [f"{path} raises SyntaxError: {error.msg} at line {error.lineno}"]
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]

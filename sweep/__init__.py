@@ -2,9 +2,8 @@
 
 import os
 
-# Ray reads these when it is imported, which every file of this package that does comes after. Its tables and its own
-# loggers are for people who watch Ray; ours are in the run folder, and the snapshot that they would slow down is not
-# what a sweep is resumed from.
+# Ray reads these at import, so they are set before any file of this package imports it. Its tables and loggers are off,
+# since a sweep has its own in the run folder. Its snapshot is written rarely: a sweep is not resumed from it.
 os.environ.update(
     RAY_AIR_NEW_OUTPUT="0",
     TUNE_PRINT_ALL_TRIAL_ERRORS="0",

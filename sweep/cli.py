@@ -1,4 +1,4 @@
-"""The command lines: that of ``python -m sweep.run``, read with a YAML file, and what the small commands share."""
+"""Command lines: the options of ``python -m sweep.run`` with its YAML file, and what the other commands share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trainables.data.yaml_file import read_settings, underscored
 
 DEVICES = ("auto", "cpu", "cuda")
 MISSING = "\0missing"
-"""Stands for the value of an option that was given none. No argument can be it: the system ends them at a NUL."""
+"""Marks an option given without a value. No argument can equal it, since the system ends arguments at a NUL."""
 WIDEST_HELP = 110
 
 OPTIONS = SweepConfig.options() | {
@@ -51,23 +51,23 @@ exit codes:
 
 
 def read(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
-    """Read a command line and its ``--config`` file; the command line wins.
+    """Read a command line and its ``--config`` file; the command line takes precedence.
 
-    Beside the configuration one sentence for each thing that was not understood; there it has the default. Raises
-    ``UserError`` where an argument cannot even be taken apart. ``--help`` prints the help and exits with code 0.
+    Returns the configuration and one sentence for each problem; a field that cannot be read has its default. Raises
+    ``UserError`` if the arguments cannot be parsed at all. ``--help`` prints the help and exits with code 0.
     """
     namespace, problems = parser().read(argv)
     on_line, unread, wrongly_given = options_given(namespace, OPTIONS)
     problems += wrongly_given
     path = on_line.pop("config", None)
-    on_line.pop("json", None)  # ``sweep.run`` looks for it itself, before anything can go wrong
+    on_line.pop("json", None)  # ``sweep.run`` looks for it in the arguments before anything can fail
     in_file: dict[str, Any] = {}
     if path is not None:
         with gathered(problems):
             in_file, wrong_keys = read_config_file(path_of("--config", path), SweepConfig.model_fields)
             problems += wrong_keys
     config, wrong = SweepConfig.read({name: in_file[name] for name in in_file if name not in on_line} | on_line)
-    if "set" in on_line and "set" in in_file:  # The command line wins by hyperparameter.
+    if "set" in on_line and "set" in in_file:  # The command line takes precedence by hyperparameter.
         of_file, wrong_there = SweepConfig.read({"set": in_file["set"]})
         problems += [f"--config {path}: {sentence}" for sentences in wrong_there.values() for sentence in sentences]
         config = config.model_copy(update={"set": of_file.set | config.set})
@@ -79,7 +79,7 @@ def read(argv: Sequence[str]) -> tuple[SweepConfig, list[str]]:
 
 
 def arguments_of(options: Mapping[str, Any]) -> list[str]:
-    """The command line that says the same: options by name, with underscores; None: not given."""
+    """The command line of ``options``: by name with underscores; None = not given."""
     found = []
     for name, value in options.items():
         if value is False and name in OPTIONS and OPTIONS[name].alone:
@@ -101,9 +101,9 @@ def _joined(value: object) -> str:
 
 
 def parser(*, rare: bool = False) -> Arguments:
-    """The options in their groups. Values stay text here: what is wrong with them is gathered, not met one by one.
+    """The options in their groups. Values stay text here, so that all their problems are reported together.
 
-    rare: the help shows the options that few people need, too.
+    rare: the help also shows rarely needed options.
     """
     made = Arguments(
         "sweep.run",
@@ -121,7 +121,7 @@ def parser(*, rare: bool = False) -> Arguments:
 
 
 def add_options(group: argparse._ActionsContainer, options: Mapping[str, Option], *, rare: bool) -> None:
-    """Add those ``options`` that are not in files only; rare: the help shows also those that few people need."""
+    """Add all ``options`` except those for files only; rare: the help also shows rarely needed ones."""
     for name, one in options.items():
         shown = argparse.SUPPRESS if one.rare and not rare else one.help
         if one.in_files_only:
@@ -151,8 +151,8 @@ class _HelpAll(argparse.Action):
 def options_given(
     namespace: argparse.Namespace, options: Mapping[str, Option]
 ) -> tuple[dict[str, Any], set[str], list[str]]:
-    """The text of each of the ``options`` that was given, those given without one or twice, and a sentence for each
-    fault. ``--preset list`` prints those known and ends the program with exit code 0, as ``--help`` does."""
+    """The text of each of ``options`` that was given, the names of those given without a value or twice, and a sentence
+    for each of these. ``--preset list`` prints the presets and exits with code 0, as ``--help`` does."""
     given_here = {name: given for name, given in vars(namespace).items() if name in options}
     problems: list[str] = []
     raw: dict[str, Any] = {}
@@ -191,7 +191,7 @@ def _stranger_problems(strangers: Sequence[str], known: Sequence[str]) -> Iterat
 
 
 def _no_option(given: str, spellings: Mapping[str, str], page: str = "--help-all") -> str:
-    """Say that ``given`` is no option; a hyperparameter is one of ``--set``. spellings, page: of ``unknown_option``."""
+    """Say that ``given`` is no option; a hyperparameter goes to ``--set``. spellings, page: see ``unknown_option``."""
     name = underscored(given.removeprefix("--"))
     if name in FIELDS and f"{given}s" not in spellings and not {"set", "--set"}.isdisjoint(spellings):
         return f"unknown option {given}: use --set {name}=VALUE for a hyperparameter (in a file: under set)"
@@ -199,16 +199,16 @@ def _no_option(given: str, spellings: Mapping[str, str], page: str = "--help-all
 
 
 def read_config_file(path: Path, allowed: Collection[str]) -> tuple[dict[str, Any], list[str]]:
-    """The settings of a YAML file, and one sentence for each key of it that is none or stands there twice.
+    """The settings of a YAML file, and one sentence for each key that is unknown or occurs twice.
 
-    allowed: the names, with underscores. Raises ``UserError`` if the file cannot be read at all.
+    allowed: option names, with underscores. Raises ``UserError`` if the file cannot be read at all.
     """
     spellings = {name: f"`{name}`" for name in allowed}
     return read_settings(path, f"--config {path}", "epochs: 20", allowed, lambda key: _no_option(key, spellings))
 
 
 class Arguments(argparse.ArgumentParser):
-    """The parser of ``python -m <command>``; it raises ``UserError``: a mistyped option is told as all else is."""
+    """The parser of ``python -m <command>``. It raises ``UserError``: a mistyped option is reported like all else."""
 
     def __init__(self, command: str, description: str, epilog: str, **more: Any) -> None:
         super().__init__(
@@ -221,9 +221,9 @@ class Arguments(argparse.ArgumentParser):
         )
 
     def read(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """The arguments, and a sentence for each that is none of ours, and for each ``path`` that cannot be reached.
+        """The parsed arguments, and a sentence for each unknown one and each ``path`` that cannot be accessed.
 
-        Where an argument has the type ``path``, the namespace has a ``Path``.
+        An argument of type ``path`` becomes a ``Path`` in the namespace.
         """
         asked, strangers = self.parse_known_args(list(argv))
         switched_off = argparse._StoreFalseAction
@@ -248,7 +248,7 @@ class Arguments(argparse.ArgumentParser):
 
 
 def path(given: str) -> str:
-    """The type of an argument of which ``Arguments.read`` makes a path."""
+    """The type of an argument that ``Arguments.read`` turns into a ``Path``."""
     return given
 
 
@@ -258,18 +258,18 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=29, width=width, **more)
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
-        # A value is needed, although the sweep's parser lets it be missing for a while.
+        # A value is required: the sweep's parser accepts its absence only to report it later.
         return str(action.metavar) if action.const == MISSING else super()._format_args(action, default_metavar)
 
 
 def add_computing(made: Arguments) -> None:
-    """The options of a command that computes with a model."""
+    """Add the options of a command that runs a model."""
     made.add_argument("--device", default="auto", metavar="NAME", help="auto (a GPU if there is one), cpu or cuda")
     made.add_argument("--batch-size", metavar="N", help="images per batch; default: 32, on a GPU 256")
 
 
 def computing(asked: argparse.Namespace) -> tuple[int | None, list[str]]:
-    """The value of --batch-size, None without one, and what is wrong with the options of ``add_computing``."""
+    """The value of --batch-size, None if not given, and the problems of the options of ``add_computing``."""
     problems, size = [], asked.batch_size
     if size is not None and (not size.isdecimal() or int(size) < 1):
         problems.append(f"--batch-size must be a whole number, 1 or more, received {size!r}")
@@ -279,9 +279,9 @@ def computing(asked: argparse.Namespace) -> tuple[int | None, list[str]]:
 
 
 def build_page(module: str, folder: Path) -> tuple[list[str], str | None]:
-    """Build the page of ``folder`` in a process of its own, as a user would; its lines, and what went wrong or None.
+    """Build the page of ``folder`` in a process of its own, as a user would; its output lines, and the error or None.
 
-    ``SweepStopped`` where a disk takes no more.
+    Raises ``SweepStopped`` if the disk is full.
     """
     command = [sys.executable, "-m", module, str(folder.absolute())]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1], check=False)
@@ -293,7 +293,7 @@ def build_page(module: str, folder: Path) -> tuple[list[str], str | None]:
 
 
 class ImageCount:
-    """Tells on stderr how many images are read: a line that is rewritten on a terminal, elsewhere one a minute."""
+    """Shows on stderr how many images are read: one updating line on a terminal, elsewhere a line per minute."""
 
     def __init__(self) -> None:
         self._what, self._before, self._shown = "", 0, False
@@ -313,10 +313,10 @@ class ImageCount:
         left = timedelta(seconds=round((count - done) / speed))
         text = f"{done:,} of {count:,} {what}" + ("" if ended else f", {speed:,.0f} per second, {left} left")
         before, after = ("\r", "\n" if ended else "") if terminal else ("", "\n")
-        with contextlib.suppress(OSError):  # A terminal that has gone ends no sweep.
+        with contextlib.suppress(OSError):  # A closed terminal does not end a sweep.
             print(f"{before}{text:<70}", end=after, file=sys.stderr, flush=True)
 
 
 def plain(text: str) -> str:
-    """``text`` without what UTF-8 or one line of a terminal cannot hold (a file may be named anything)."""
+    """``text`` with characters escaped that UTF-8 or a terminal line cannot hold (a file may be named anything)."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -1,4 +1,4 @@
-"""The Ray cluster that a sweep runs on, be it of this one machine: joining it, what its nodes offer, and its loss."""
+"""The Ray cluster that a sweep runs on, possibly only this machine: joining it, its resources, and its loss."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from sweep.machine import Machine, Node, oom_kills, this_node, trials_at_once
 
 NODE_ANSWERS_WITHIN_S = 60.0
 ADDRESS_ANSWERS_WITHIN_S = 5.0
-OBJECT_STORE_BYTES = 200_000_000  # Images go through memory-mapped files: Ray has next to nothing to carry.
+OBJECT_STORE_BYTES = 200_000_000  # Small: images are read from memory-mapped files, not sent through Ray.
 ASK_EVERY_S = 2.0
 LOST_AFTER_S = 60.0
 RAY_WAITS_FOR_HEAD_S = 86_400
-"""Longer than any report takes that is written after the head was lost."""
+"""Longer than it takes to write the report after the head was lost."""
 LONGEST_SOCKET = 107 if sys.platform == "linux" else 103
-"""Bytes in the path of a Unix socket."""
+"""Maximum bytes in the path of a Unix socket."""
 _SOCKET = "/session_2026-11-28_00-00-00_000000_{}/sockets/plasma_store"
-"""Below Ray's temporary folder, with the pid of the sweep."""
+"""A socket's path below Ray's temporary folder; {} is the pid of the sweep."""
 SAY_EVERY_S = 60.0
 MOST_AT_ONCE = 1000
-"""Trials that may run at once, whatever the cluster has room for."""
+"""Maximum concurrent trials, however large the cluster."""
 
 
 def in_use() -> list[str]:
@@ -61,24 +61,24 @@ def folder_problems() -> list[str]:
 def connect(
     address: str, cpus: int | None = None, wait_for_nodes: int | None = None, gpus: int | None = None
 ) -> Machine:
-    """Start Ray on this machine (``address`` "local"), or join the cluster at ``address``; what it has to offer.
+    """Start Ray on this machine (``address`` "local"), or join the cluster at ``address``; returns its resources.
 
-    cpus, gpus: how many to use of this machine (Ray asks another library for its GPUs than torch does, which may not be
-    there); None = all that Ray finds. wait_for_nodes: wait until so many machines are there that have CPUs. Raises
-    ``UserError`` if there is no cluster at ``address``.
+    cpus, gpus: how many to use of this machine; None = all that Ray finds (it finds GPUs with another library than
+    torch, which may be missing). wait_for_nodes: wait until so many machines with CPUs have joined. Raises
+    ``UserError`` if Ray cannot be started here, or if there is no cluster at ``address``.
     """
     if address != "local":
         if silence := _silence_at(address):
             raise UserError(_no_cluster(address, silence))
-        # What answers may be no Ray: one attempt takes it half a minute, and it would make twenty.
+        # Something other than Ray may answer: Ray would make twenty attempts of half a minute each.
         os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
-    # Ray would end this process with the head, before ``ClusterWatch`` has told why and the report is written.
+    # Else Ray ends this process with the head, before ``ClusterWatch`` has reported why and the report is written.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(RAY_WAITS_FOR_HEAD_S))
-    # At Ray's 15 a trial gets next to nothing of a machine on which anything else runs.
+    # At Ray's default niceness of 15, a trial gets almost no CPU time if anything else runs on the machine.
     os.environ.setdefault("RAY_worker_niceness", "0")
     local = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    # Off, a node's address is that of loopback, and Ray listens nowhere else. It cannot be asked for: _node_ip_address
-    # "127.0.0.1" becomes the address by which others reach the machine.
+    # If off, the node's address is loopback, and Ray listens only there. _node_ip_address="127.0.0.1" does not do it:
+    # Ray replaces it by the address by which others reach the machine.
     constants = ray._private.ray_constants
     clusters = constants.ENABLE_RAY_CLUSTER
     constants.ENABLE_RAY_CLUSTER = clusters and address != "local"
@@ -90,7 +90,7 @@ def connect(
             log_to_driver=False,
             **(local if address == "local" else {}),
         )
-    except Exception as error:  # Ray raises many, a bare Exception among them.
+    except Exception as error:  # Ray raises many types, a bare Exception among them.
         if address == "local":
             full = f"the disk of its temporary folder {ray_folder()} is full: free space, or set RAY_TMPDIR to another"
             why = full if is_full(ray_folder()) else error
@@ -98,9 +98,9 @@ def connect(
         raise UserError(_no_cluster(address, str(error))) from None
     finally:
         constants.ENABLE_RAY_CLUSTER = clusters
-        # On macOS Ray has taken this process out of its group: Ctrl-C would reach ``make sweep`` and not the sweep.
+        # On macOS Ray moves this process out of its group: Ctrl-C would reach ``make sweep`` but not the sweep.
         if os.getpgrp() != group:
-            with contextlib.suppress(PermissionError):  # Nobody is left in the group.
+            with contextlib.suppress(PermissionError):  # The group has no process left.
                 os.setpgid(0, group)
     if wait_for_nodes is not None:
         _wait_for(wait_for_nodes)
@@ -116,7 +116,7 @@ def connect(
 
 
 def _wait_for(count: int) -> None:
-    """Tells, a line at first and then one a minute, how many machines are there."""
+    """Wait until ``count`` machines with CPUs have joined; says how many have, at once and then every minute."""
     waited_s = 0.0
     while (found := sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes())) < count:
         if waited_s % SAY_EVERY_S == 0:
@@ -126,9 +126,9 @@ def _wait_for(count: int) -> None:
 
 
 def can_start_gpus(config: Path = Path("~/ray_bootstrap_config.yaml")) -> bool:
-    """Whether the cluster's autoscaler can start machines with GPUs, where this process runs on the head.
+    """Whether the cluster's autoscaler can start machines with GPUs; False if this process is not on the head.
 
-    config: that of ``ray up`` there.
+    config: the file of ``ray up`` on the head.
     """
     try:
         kinds = yaml.safe_load(config.expanduser().read_text(encoding="utf-8"))["available_node_types"]
@@ -138,9 +138,9 @@ def can_start_gpus(config: Path = Path("~/ray_bootstrap_config.yaml")) -> bool:
 
 
 def _silence_at(address: str) -> str | None:
-    """Why nobody can be reached at ``address`` ("host:port", or "auto": ``$RAY_ADDRESS``); None if somebody can.
+    """Why nothing answers at ``address`` ("host:port", or "auto": ``$RAY_ADDRESS``); None if something does.
 
-    Ray itself tries for a quarter of an hour before it gives up. Other forms of addresses are left to it.
+    Ray itself tries for a quarter of an hour before it gives up. Other forms of addresses are left to it (None).
     """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", "")
@@ -168,9 +168,9 @@ def on_every_node(
     within_s: float = NODE_ANSWERS_WITHIN_S,
     **named: Any,
 ) -> list[tuple[str, Any]]:
-    """Call an importable ``function`` on each node that has CPUs; the nodes' names with the results, or exceptions.
+    """Call an importable ``function`` on each node that has CPUs; each node's name with the result or the exception.
 
-    ip: on that node alone. named: arguments of the function by their names.
+    ip: only on that node. named: keyword arguments of the function.
     """
     task = ray.remote(num_cpus=0, max_retries=0)(function)
     asked = [
@@ -195,15 +195,15 @@ def on_every_node(
 class ClusterWatch:
     """Asks the cluster every few seconds, in a thread, how many trials its live nodes can run at once: ``slots``.
 
-    resources: of a trial, in Ray's terms. wanted: how many trials are to run, of which the cluster's autoscaler, if it
-    has one, is told; None: it is not told.
+    resources: of one trial, in Ray's terms. wanted: gives the number of trials to request from the cluster's
+    autoscaler, if it has one; None = request nothing.
     """
 
     def __init__(self, resources: dict[str, float], wanted: Callable[[], int] | None = None) -> None:
         self.slots = 0
         self._resources = {"CPU": resources["cpu"], "GPU": resources["gpu"]}
         self._wanted = wanted
-        self._asked_for = -1  # What a killed sweep asked for stands until somebody else asks.
+        self._asked_for = -1  # Not 0: the request of a killed sweep stands until it is replaced.
         self._oom_kills: dict[str, int | None] = {}
         self._own = ray.get_runtime_context().get_node_id()
         self._cut_off = False
@@ -214,22 +214,22 @@ class ClusterWatch:
         self._thread.start()
 
     def begin(self) -> None:
-        """From now on ``check`` is called at least once a second."""
+        """Reset the waiting times; from now on ``check`` is called at least once a second."""
         self._checked_s = time.monotonic()
         self._silent_s = self._empty_s = self._waited_s = 0.0
 
     def check(self, patience_s: float | None = None) -> str | None:
-        """A line for the user where there is something to say; ``SweepStopped`` where the cluster is lost.
+        """A line for the user, or None; raises ``SweepStopped`` if the cluster is lost.
 
-        patience_s: how long its head may not answer; None = LOST_AFTER_S.
+        patience_s: how long its head may stay silent; None = LOST_AFTER_S.
         """
         patience_s = LOST_AFTER_S if patience_s is None else patience_s
         now = time.monotonic()
-        # Not the clock alone: a machine that slept, or a stopped process, has not waited for anybody.
+        # At most 1 s a call: the time that this machine slept, or this process was stopped, is no waiting.
         passed_s, self._checked_s = min(now - self._checked_s, 1.0), now
         self._silent_s += passed_s
         self._empty_s += passed_s
-        if self._cut_off:  # For good: Ray does not attach a process to another node, nor to one started anew.
+        if self._cut_off:  # Final: Ray does not attach a process to another node, nor to a restarted one.
             raise SweepStopped(f"Ray has ended on {socket.gethostname()}, where the sweep runs", CLUSTER_LOST)
         if self._silent_s > patience_s:
             raise SweepStopped(f"the head of the Ray cluster has not answered for {patience_s:.0f} s", CLUSTER_LOST)
@@ -245,14 +245,14 @@ class ClusterWatch:
         return f"no machine of the cluster has had room for a trial for {self._waited_s / 60:.0f} min: waiting"
 
     def killed_for_memory(self, ip: str) -> bool:
-        """Whether the kernel of a node has ended processes since it was last asked, as memory had run out."""
+        """Whether the kernel of the node ``ip`` has killed processes for lack of memory since the last count."""
         before = self._oom_kills.get(ip)
         self._count_oom_kills(ip)
         after = self._oom_kills[ip]
         return before is not None and after is not None and after > before
 
     def close(self) -> None:
-        """End the watch and withdraw what was asked of an autoscaler."""
+        """End the watch and withdraw the request to the autoscaler."""
         self._closed.set()
         self._thread.join(ADDRESS_ANSWERS_WITHIN_S + ASK_EVERY_S)  # It may be asking a node that has just joined.
         if self._asked_for > 0 and not self._thread.is_alive():
@@ -279,7 +279,7 @@ class ClusterWatch:
                 self._silent_s = 0.0  # Each of many new nodes may take seconds.
             if self._wanted is not None and (wanted := min(self._wanted(), MOST_AT_ONCE)) != self._asked_for:
                 self._ask_for(wanted)
-        except Exception as error:  # Ray has many for a head that does not answer.
+        except Exception as error:  # Ray raises many types if the head does not answer.
             logging.getLogger("ray").warning("the cluster was asked for its nodes: %r", error)
 
     def _ask_for(self, trials: int) -> None:
@@ -295,7 +295,7 @@ class ClusterWatch:
 
 
 def _being_started() -> bool:
-    """Whether an autoscaler, of either kind that Ray has, starts a node just now."""
+    """Whether an autoscaler, of either version that Ray has, is starting a node now."""
     if is_autoscaler_v2():
         status = get_cluster_status(ray.get_runtime_context().gcs_address)
         return bool(status.pending_nodes or status.pending_launches)

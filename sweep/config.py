@@ -1,7 +1,7 @@
-"""What a sweep is asked to do: every option declared once, its default, and everything wrong with it by itself.
+"""The configuration of a sweep: every option declared once, with its default, and the checks that need no data.
 
 An option is one field of a config here, or of the data's in ``trainables.data.config``. The command line, its help, the
-YAML file, the checks of ``problems`` and what is saved follow from that.
+YAML file, the checks of ``problems`` and the saved settings are derived from it.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ OR_ANEW = "or start a new run under another --name"
 
 
 _tried, _how_much, _search = (functools.partial(option, group) for group in GROUPS[1:4])
-# What a resumed run may be given anew: it changes how much is run and where, not what a trial is worth.
+# A resumed run may change these: they decide how much is run and where, not the score of a trial.
 _evidence, _machines, _place = (functools.partial(option, group, anew=True) for group in GROUPS[4:])
 
 
 class SweepConfig(DataConfig):
-    """Everything that is the same for all trials of a sweep, as the user asked for it.
+    """The settings that all trials of a sweep share, as the user gave them.
 
-    None means: not given; or off (patience, time_budget, trial_time_limit, folds, wait_for_nodes, cache_dir); or not
-    there (columns, name, resume, positive_class, target_sensitivity, target_specificity, prevalence, warm_start).
-    ``model_fields_set`` has what was given; ``resolve`` fills in the rest.
+    None means: not given; or off (patience, time_budget, trial_time_limit, folds, wait_for_nodes, cache_dir); or absent
+    (columns, name, resume, positive_class, target_sensitivity, target_specificity, prevalence, warm_start).
+    ``model_fields_set`` names the given fields; ``resolve`` fills in the rest.
     """
 
     space: Text = _tried(
@@ -80,7 +80,7 @@ class SweepConfig(DataConfig):
         "others (NAME=FILE,range=-1024:1024: scale pixels of 0..255 to this range); may be repeated; default: "
         "imagenet, demo random",
         many=True,
-        anew=True,  # They may have moved: what a resumed run began with is compared.
+        anew=True,  # The files may have moved: a resumed run compares their content.
     )
     set: Hyperparameters = _tried(
         {},
@@ -250,12 +250,12 @@ class SweepConfig(DataConfig):
 
     @property
     def study(self) -> bool:
-        """Whether the space is a published study: a list of trials, run to their ends."""
+        """Whether the space is a published study: a fixed list of trials, by default run to their ends."""
         return self.space.startswith("studies.")
 
     @property
     def fixed_concurrency(self) -> int | None:
-        """Trials at once where that is a number: not as many as a cluster allows at any time."""
+        """Concurrent trials if given as a number; None for "as many as the cluster allows at any time"."""
         return self.concurrency if isinstance(self.concurrency, int) else None
 
     def data_config(self) -> DataConfig:
@@ -263,24 +263,24 @@ class SweepConfig(DataConfig):
         return DataConfig(**{name: getattr(self, name) for name in DataConfig.model_fields})
 
     def to_json(self) -> dict[str, Any]:
-        """What was given, as JSON has it."""
+        """The given fields as JSON values."""
         values = super().to_json() | {"set": {key: override_to_json(value) for key, value in self.set.items()}}
         return {name: value for name, value in values.items() if name in self.model_fields_set}
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
-        """Build from ``to_json``'s values, or such as YAML has; ``UserError`` with every unknown key and wrong type."""
+        """Build from values of ``to_json`` or of a YAML file; ``UserError`` with every unknown key and wrong type."""
         config, wrong = cls.read(raw)
         raise_all([problem for problems in wrong.values() for problem in problems])
         return config
 
 
 class ResolvedConfig(SweepConfig):
-    """A sweep's settings with nothing left open: what depends on the data or the machine is filled in.
+    """The settings of a sweep, complete: what depends on the data or the machine is filled in.
 
-    None means off (patience, time_budget, trial_time_limit, folds, wait_for_nodes, cache_dir) or not there (columns,
-    name, resume, positive_class, target_sensitivity, target_specificity, prevalence, warm_start). backbones: None until
-    the weights have been looked for. cache_size: None = what each node allows.
+    None means off (patience, time_budget, trial_time_limit, folds, wait_for_nodes, cache_dir) or absent (columns, name,
+    resume, positive_class, target_sensitivity, target_specificity, prevalence, warm_start). backbones: None until the
+    weights have been looked for. cache_size: None = what each node allows.
     """
 
     weights: Weights
@@ -296,9 +296,9 @@ class ResolvedConfig(SweepConfig):
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
-        """As ``SweepConfig.from_json``; a missing key is an error, too: its default would make it another sweep.
+        """As ``SweepConfig.from_json``, but a missing key is an error: its default could make it another sweep.
 
-        Options that came ``later`` than the run have their default.
+        An option added ``later`` than the run has its default.
         """
         if missing := sorted(name for name, one in cls.options().items() if name not in raw and not one.later):
             raise UserError(f"missing settings: {some(missing, 3)}")
@@ -306,11 +306,11 @@ class ResolvedConfig(SweepConfig):
 
 
 def resolve(config: SweepConfig, machine: Machine) -> ResolvedConfig:
-    """``config`` with what depends on the data (demo or not) and on the machine filled in; a given value is kept.
+    """``config`` with the defaults that depend on the data (demo or not) and on the machine; given values are kept.
 
-    machine: this one or the whole cluster. A trial gets one GPU if there is one, else one CPU, and as many trials run
-    at once as these allow, on a cluster as it is then: a deterministic sweep keeps to what it is now. A scheduler
-    needs at least two epochs to stop anything, and a study runs its list to the end.
+    machine: this one or the whole cluster. A trial gets one CPU, and one GPU if there is one; as many trials run at
+    once as these allow. On a cluster this number follows its size, except in a deterministic sweep. The default
+    scheduler is none for one epoch (nothing could be stopped) and for a study, which runs its list to the end.
     """
     values = dict(config)
 
@@ -328,7 +328,7 @@ def resolve(config: SweepConfig, machine: Machine) -> ResolvedConfig:
     default("scheduler", "asha" if epochs > 1 and not config.study else "none")
     default("grace_period", max(1, min(max(3, epochs // 5), epochs)))
     default("finalists", 2 if demo else 3)
-    # With folds every image but the test's validates once: that is the repetition.
+    # With folds, every image outside the test split validates once: the folds are the repeats.
     default("repeats", 1 if config.folds is not None else 2 if demo else 3)
     cpus, share = default("cpus_per_trial", 1), default("gpus_per_trial", 1.0 if machine.gpus >= 1 else 0.0)
     if values["precision"] == "auto":
@@ -339,10 +339,10 @@ def resolve(config: SweepConfig, machine: Machine) -> ResolvedConfig:
 
 
 def check(config: SweepConfig, cpus: int | None = None, gpus: float | None = None) -> list[str]:
-    """Everything wrong with ``config`` by itself and for a machine of so many CPUs and GPUs; [] if it can be run.
+    """The problems of ``config`` itself, and on a machine with so many CPUs and GPUs; [] if it can be run.
 
-    gpus: infinite where an autoscaler may start some. One sentence a problem. Fields that are None are not looked at;
-    nor is what only the data, the weights folder or the search space can tell (``plan`` does).
+    gpus: infinite if an autoscaler may start some. One sentence per problem. Fields that are None are not checked, nor
+    is what needs the data, the weights folder or the search space (``plan`` checks that).
     """
     return [
         *config.problems(),
@@ -353,12 +353,12 @@ def check(config: SweepConfig, cpus: int | None = None, gpus: float | None = Non
 
 
 def pair_problems(config: SweepConfig) -> list[str]:
-    """Settings that are fine each, and cannot work together; what could not be read is not held against the others."""
+    """Settings that are valid alone but not together; fields that could not be read are not considered."""
     return [sentence for fields, sentence in _pairs(config) if not config.unread & {*fields}]
 
 
 def _pairs(config: SweepConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Which settings cannot work together, and a sentence for each such set of them."""
+    """The fields that cannot work together, with a sentence for each such set."""
     epochs, grace_period, repeats = config.epochs or 0, config.grace_period or 0, config.repeats or 1
     target, prevalence = config.target_sensitivity or config.target_specificity, config.prevalence
     targets, space = pair_text(config, *TARGETS), f"--space {config.space}"
@@ -401,9 +401,9 @@ def _pairs(config: SweepConfig) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def idle_problems(arguments: Collection[str], config: SweepConfig) -> list[str]:
-    """Which options of the command line change nothing with the rest of ``config``, one sentence each.
+    """Which options of the command line have no effect with the rest of ``config``, one sentence each.
 
-    One in a --config file may be idle: the same file serves many commands.
+    Options in a --config file are not checked: the same file may serve many commands.
     """
     given = {argument.partition("=")[0] for argument in arguments}
     default = "" if "--scheduler" in given else "(the default of a study and of --epochs 1) "
@@ -431,7 +431,7 @@ def _short(value: object) -> object:
 
 
 def pair_text(config: SweepConfig, *names: str) -> str:
-    """How those of the options ``names`` were given that have a class and its share."""
+    """The given ones of the CLASS=VALUE options ``names``, as written on the command line."""
     given = {name: getattr(config, name) or {} for name in names}
     return " and ".join(f"{dashed(name)} {key}={one:g}" for name, pair in given.items() for key, one in pair.items())
 

@@ -1,4 +1,4 @@
-"""A disk that takes no more ends a sweep: which disk that is, and room for the last records."""
+"""A full or failing disk ends a sweep: which disk it is, and space reserved for the last records."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trainables.atomic import DISK_ERRORS, denied_below, disk_error, free_bytes,
 
 RESERVE_BYTES = 4 << 20
 FULL_BYTES = 1 << 20
-"""With less room a disk is full: there is a block here and there, and what could not be finished is removed."""
+"""A disk with less free space counts as full: a few blocks stay free, and unfinished files are removed."""
 
 
 @contextlib.contextmanager
 def reserve(paths: RunPaths) -> Iterator[None]:
-    """Hold a few MB of the storage, and free them at the end: what is written then has room also on a full disk."""
-    # Bytes of chance: a file system that compresses could promise others more than it has.
+    """Occupy a few MB of the storage and free them at the end, so that the last records fit on a full disk."""
+    # Random bytes, since a file system that compresses would not reserve the space.
     write_atomically(paths.reserve, lambda beside: beside.write_bytes(os.urandom(RESERVE_BYTES)))
     try:
         yield
@@ -31,12 +31,12 @@ def reserve(paths: RunPaths) -> Iterator[None]:
 
 
 def stopped_by(error: OSError, storage: Path) -> SweepStopped:
-    """What ends a sweep when one of ``DISK_ERRORS`` came up, or the storage allows no more: which disk, what it has,
-    and the way out. Others are raised again."""
+    """The ``SweepStopped`` for one of ``DISK_ERRORS``, or for a permission denied in the storage: which disk, what is
+    wrong, and the way out. Any other ``error`` is raised again."""
     if error.errno is None or error not in (disk_error(error), denied_below(storage, error)):
         raise error
     places = {f"--storage {storage}": storage, f"Ray's temporary folder {ray_folder()}": ray_folder()}
-    if error.filename is None:  # Ray names no file of its own.
+    if error.filename is None:  # Ray's errors name no file.
         where = [name for name, folder in places.items() if is_full(folder)] or list(places)
     else:
         file = Path(error.filename).absolute()
@@ -49,14 +49,14 @@ def stopped_by(error: OSError, storage: Path) -> SweepStopped:
 
 
 def ray_folder() -> Path:
-    """Where Ray, unless it was started otherwise, keeps its sockets, its logs and what has no place in memory.
+    """Ray's default folder for sockets, logs and objects that do not fit into memory.
 
-    On macOS it ignores TMPDIR, which every terminal there has, and which is too long for sockets.
+    On macOS Ray ignores TMPDIR, which every terminal there sets and which is too long for sockets.
     """
     temporary = os.environ.get("TMPDIR") if sys.platform == "linux" else None
     return Path(os.environ.get("RAY_TMPDIR") or temporary or "/tmp") / "ray"
 
 
 def is_full(folder: Path) -> bool:
-    """Whether the disk of ``folder`` has next to no room."""
+    """Whether the disk of ``folder`` has less than ``FULL_BYTES`` free."""
     return free_bytes(folder) < FULL_BYTES

@@ -1,4 +1,4 @@
-"""How a command can end: its exit codes, and what ends a sweep that cannot go on."""
+"""How a command can end: its exit codes, and the exception of a sweep that cannot continue."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ STATUS = {"done": DONE, "running": 10, "interrupted": 11, "dead": 12}
 
 
 class SweepStopped(Exception):
-    """The sweep cannot go on, and nothing of it is lost: what had not ended goes on after ``--resume``.
+    """The sweep cannot continue. Nothing is lost: unfinished trials continue with ``--resume``.
 
-    reason: one sentence that names the thing and the way out; exit_code: one of this module.
+    reason: one sentence with the cause and the way out; exit_code: one of this module.
     """
 
     def __init__(self, reason: str, exit_code: int) -> None:
@@ -38,17 +38,17 @@ class SweepStopped(Exception):
 
 
 def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
-    """``run`` with the arguments; its exit code, or 2 with one line a problem, or 130 after Ctrl-C, or that of
-    ``SweepStopped``, or 4 where a disk takes no more.
+    """Call ``run`` with the arguments (None = the process's) and return its exit code.
 
-    Also 130 where what reads our output (``| head``) has gone.
+    Or 2 with one line per problem, 130 after Ctrl-C, the code of ``SweepStopped``, or 4 if a disk is full. Also 130 if
+    the reader of stdout (``| head``) has gone.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # It was closed by whoever started the command.
+        if stream is None:  # The parent process closed it.
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # A class may have a name that the terminal cannot write.
+            stream.reconfigure(errors="backslashreplace")  # A class may have a name that the terminal cannot encode.
     try:
         return run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
@@ -58,7 +58,7 @@ def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> 
         tell([stopped.reason])
         return stopped.exit_code
     except KeyboardInterrupt:
-        with contextlib.suppress(OSError):  # A terminal that has gone.
+        with contextlib.suppress(OSError):  # The terminal was closed.
             print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
@@ -72,7 +72,7 @@ def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> 
 
 
 def say(*lines: object) -> None:
-    """Print ``lines``. A terminal or a reader that has gone ends no sweep: nothing more is printed then."""
+    """Print ``lines``. If the terminal or the reader has gone, nothing more is printed, but the sweep continues."""
     try:
         for line in lines:
             print(line, flush=True)
@@ -82,33 +82,33 @@ def say(*lines: object) -> None:
 
 
 def silence_output() -> None:
-    """Send what is still printed nowhere, as its reader has gone; Python would complain of it when it ends."""
+    """Discard all further output, as its reader has gone; otherwise Python reports an error at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def tell(problems: Sequence[str]) -> None:
-    """The first ten problems on stderr, each as one line, and how many more there are."""
+    """Print up to ten of ``problems`` on stderr, each as one line, and how many more there are."""
     for problem in shown_problems([f"error: {problem}" for problem in problems]):
-        with contextlib.suppress(OSError):  # A terminal that has gone; the exit code tells still.
+        with contextlib.suppress(OSError):  # The terminal was closed; the exit code remains.
             print(problem.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
 
 
 def leave_with(main: Callable[[], int]) -> NoReturn:
-    """Run a command, and end its process with the code that it gives, as soon as all is done that is due at exit.
+    """Run a command, and end the process with its exit code as soon as the exit handlers have run.
 
-    The interpreter would go on to take apart what torch has brought with it, for seconds.
+    Otherwise the interpreter takes seconds to unload torch.
     """
     codes: list[int] = []
 
     def leave() -> None:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # Nobody reads it any more.
+            with contextlib.suppress(OSError, ValueError):  # Its reader has gone.
                 stream.flush()
         if codes:
             os._exit(codes[0])
 
-    atexit.register(leave)  # Before all others, and so it is called after them.
+    atexit.register(leave)  # Registered before all others, so it is called last.
     codes.append(main())
-    if codes == [CLUSTER_LOST]:  # Threads of Ray that wait for it would keep this process.
+    if codes == [CLUSTER_LOST]:  # Ray's threads that wait for the cluster would keep the process alive.
         leave()
     sys.exit(codes[0])

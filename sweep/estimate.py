@@ -36,7 +36,7 @@ from trainables.frozen_features import VIEWS, features_bytes, stages_kept
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "scikit-learn", "pandas", "numpy", "pillow", "onnx")
 BYTES_PER_PARAMETER = BYTES_PER_PROBABILITY = 4
-RUNNING_COPIES = 7  # best weights; a state, which is the weights and, with AdamW, two moments of each; and the next one
+RUNNING_COPIES = 7  # best weights (1), a state (3: weights and AdamW's two moments of each), and the next state (3)
 MODEL_FILES = 2  # best.pt and best.onnx
 HEAD_WIDTH = 1024  # the widest first layer that the spaces offer
 SAMPLED_TRIALS = 5
@@ -66,9 +66,9 @@ def _version(package: str) -> str | None:
 
 
 def _commit(folder: Path) -> str | None:
-    """The commit of a checkout, with "+changes" if files differ from it; None where it is no checkout.
+    """The commit of a checkout, with "+changes" if files differ from it; None if ``folder`` is no checkout.
 
-    An installed copy may lie in the checkout of another project, which does not track its files.
+    Also None for an installed copy in the checkout of another project, which does not track our files.
     """
     try:
         _git(folder, "ls-files", "--error-unmatch", "--", "sweep/estimate.py")
@@ -84,7 +84,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def check_disk(plan: Plan, paths: RunPaths) -> None:
-    """Raise ``UserError`` if the storage has less room than the sweep may need beside what it has written already."""
+    """Raise ``UserError`` if the storage has less free space than the sweep may still need."""
     free, needed = free_bytes(paths.root), disk_bytes(plan) - _held_bytes(plan, paths)
     if needed > free:
         raise UserError(
@@ -94,7 +94,7 @@ def check_disk(plan: Plan, paths: RunPaths) -> None:
 
 
 def _held_bytes(plan: Plan, paths: RunPaths) -> int:
-    """Predictions count as in ``disk_bytes``: they are compressed, and those that are there need no more room."""
+    """Bytes already written. Compressed predictions count at full size, as in ``disk_bytes``: they will not grow."""
     held, predictions = 0, _predictions_bytes(plan, plan.dataset.images["val"])
     for folder, _, names in itertools.chain(os.walk(paths.trials), os.walk(paths.finalists)):
         for name in names:
@@ -106,15 +106,15 @@ def _held_bytes(plan: Plan, paths: RunPaths) -> int:
 
 
 def disk_line(plan: Plan, paths: RunPaths) -> str:
-    """The estimate in words."""
+    """The disk estimate in words."""
     most, free = disk_bytes(plan) / 1e9, free_bytes(paths.root) / 1e9
     return f"disk: at most {most:.2f} GB in {paths.root} if no trial fails, {free:.1f} GB are free"
 
 
 def disk_bytes(plan: Plan) -> int:
-    """What the trials write at most: weights of the ten best, of each repeat, and as a model; weights and state of each
-    that runs; predictions of validation of each trial, and of all images of the best one and of each repeat. Without
-    those of failed trials, which are kept until the sweep has ended."""
+    """The most bytes that the trials write: weights of the ten best, of each repeat, and of the model; weights and
+    states of running trials; validation predictions of each trial; predictions of all images of the best trial and of
+    each repeat. Excludes weights and states of failed trials, which are kept until the sweep has ended."""
     largest = max(_most_parameters(name) for name in plan.weights) * BYTES_PER_PARAMETER
     kept = min(WEIGHTS_KEPT, plan.config.trials) + plan.repeats + MODEL_FILES
     running = min(plan.at_once, max(plan.config.trials, plan.repeats))
@@ -167,7 +167,7 @@ def description(plan: Plan, paths: RunPaths) -> str:
 
 
 def _at_full_speed(plan: Plan, trials: int) -> float:
-    """How many of so many trials compute beside each other as fast as one alone: those on one GPU share it."""
+    """How many of ``trials`` run in parallel at the speed of one alone: trials on one GPU share its speed."""
     share, at_once = plan.config.gpus_per_trial, min(plan.at_once, trials)
     return max(1.0, at_once * share) if 0 < share < 1 else at_once
 
@@ -195,7 +195,7 @@ def cache_line(plan: Plan) -> str:
         for backbone, stages in filter(None, kept)
     ]
     place = CachePlace(config.cache_dir, config.cache_size)
-    # Finalists are predicted in fp32: one view, which takes at most what both take in bf16.
+    # Finalists are also predicted in fp32: one view, which is at most as large as both views in bf16.
     most = sum(sizes) * (2 if config.precision != "fp32" and plan.repeats else 1)
     return (
         f"feature cache: {len(sizes)} kinds of frozen layers, at most {most / 1e9:.2f} GB, the largest "
@@ -205,7 +205,7 @@ def cache_line(plan: Plan) -> str:
 
 
 def _cached(plan: Plan, params: TrialParams) -> tuple[str, int] | None:
-    """A backbone, and how many of its stages a trial reads from the cache; None = it begins with images."""
+    """The backbone, and how many of its stages a trial reads from the cache; None = it starts from images."""
     if not plan.cached_stages.get(params.backbone):
         return None
     frozen = frozen_stages(params.backbone, params.unfreeze_depth, params.unfreeze_layers)
@@ -215,7 +215,7 @@ def _cached(plan: Plan, params: TrialParams) -> tuple[str, int] | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Seconds:
-    """For an image: of training, of evaluation, and of what frozen layers, if they are kept, take once."""
+    """Seconds per image: of training, of evaluation, and, once only, of the frozen layers that are cached."""
 
     train: float
     evaluate: float
@@ -223,9 +223,9 @@ class _Seconds:
 
 
 def _seconds_per_image(plan: Plan, params: TrialParams) -> _Seconds:
-    """Measured on a few random images after a warm-up: on as many as a GPU has room for.
+    """Measured on a few random images after a warm-up; on fewer if the GPU lacks memory.
 
-    ``UserError`` if it has none, or computes nothing.
+    Raises ``UserError`` if not even one image fits, or if the GPU fails otherwise.
     """
     device = _device(plan)
     count = MEASURED_IMAGES[device.type]
@@ -275,7 +275,7 @@ def _measured(plan: Plan, params: TrialParams, device: torch.device, count: int)
 
 
 def _device(plan: Plan) -> torch.device:
-    """Where the estimate is measured: as the trials run if this machine, which may have no GPU, can."""
+    """Where the estimate is measured: on a GPU if the trials use one and this machine has one."""
     return torch.device("cuda" if plan.config.gpus_per_trial and torch.cuda.is_available() else "cpu")
 
 

@@ -62,14 +62,14 @@ DATA_OPTIONS = {name: one for name, one in DataConfig.options().items() if name 
 DATA_OPTIONS["data"] = dataclasses.replace(
     DATA_OPTIONS["data"], help=DATA_OPTIONS["data"].help.partition("; default")[0] + "; required"
 )
-"""Those of ``python -m sweep.run`` about what is read, which mean the same here; the model says the others."""
+"""The data options of ``python -m sweep.run`` that mean the same here; the model determines the others."""
 SPLIT = "external"
 """The name of the one split of an evaluation, in its predictions.npz and rows.csv."""
 _PATIENTS = {
     "unused_patients": ("Cells of a table", "--group-column"),
     "patients_in_file_names": ("Names of files or folders", "--group-from"),
 }
-"""By the check that finds them: where patients are told, and the option that uses it."""
+"""By the name of the check: where patients seem to be named, and the option that uses it."""
 
 EXAMPLES = """\
 examples:
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser(*, rare: bool = False) -> Arguments:
-    """rare: the help shows the options that few people need, too."""
+    """rare: the help also shows rarely needed options."""
     made = Arguments(
         "sweep.evaluate",
         "External validation: evaluate a sweep's model on other labelled images, with the same tables and intervals as "
@@ -151,9 +151,9 @@ def _run(argv: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is evaluated. command: the arguments, as they were written. renamed: a class of the model by theirs.
+    """What is evaluated. command: the arguments as text. renamed: classes of the data to classes of the model.
 
-    split: only that one of theirs; None = all images. run_root: of the run that the model is from, if it is known.
+    split: only this split of the data; None = all images. run_root: folder of the model's run, None if unknown.
     """
 
     name: str
@@ -167,14 +167,14 @@ class Asked:
 def evaluate(
     model: Predictor, asked: Asked, files: EvaluationPaths, batch_size: int | None = None
 ) -> tuple[list[str], list[str]]:
-    """Read and predict the images, and write evaluation.json, predictions.npz and rows.csv into ``files.root``.
+    """Read and predict the images; write evaluation.json, predictions.npz, rows.csv and images.csv to ``files.root``.
 
-    Returns how the set was read, and what a reader of the scores has to know, one sentence each. Raises ``UserError``
-    with all problems of the data, and then writes nothing.
+    Returns notes on how the set was read, and warnings for a reader of the scores, one sentence each. Raises
+    ``UserError`` with all problems of the data, and then writes nothing.
     """
     facts = model.facts
     samples = read_labelled(asked.config, facts.classes, facts.task, asked.renamed, asked.split)
-    if not asked.config.skip_unreadable:  # Told before hours of predictions, as far as the first bytes tell it.
+    if not asked.config.skip_unreadable:  # Before hours of predictions, as far as the first bytes show it.
         _unreadable(samples, reasons_unread(samples.files), skip=False)
     answers: list[Prediction] = []
     progress = ImageCount()
@@ -203,9 +203,9 @@ def evaluate(
 def _written(
     model: Predictor, asked: Asked, samples: Samples, hashes: Sequence[str], probabilities: NDArray[Any]
 ) -> dict[str, Any]:
-    """What evaluation.json says, see ``sweep.evaluation_records.EvaluationRecord``, but for dropped and warnings.
+    """The content of evaluation.json, see ``sweep.evaluation_records.EvaluationRecord``, without what the caller adds.
 
-    hashes: of the images' pixels. Scores are null where undefined.
+    hashes: of the images' pixels. Undefined scores are null.
     """
     thresholds = {name: value for name, value in (model.facts.thresholds or {}).items() if name in samples.classes}
     judged = samples.labels, probabilities, samples.classes, samples.task
@@ -233,14 +233,14 @@ def _written(
 
 
 def _fingerprint(samples: Samples, hashes: Sequence[str]) -> str:
-    """sha256 over the pixels' hash and the label of each image in order, what is missing, and the classes."""
+    """sha256 over the pixel hash, the label and the missing labels of each image in order, and the classes."""
     lines = [f"{pixels} {samples.label_text(row)} {samples.missing_text(row)}\n" for row, pixels in enumerate(hashes)]
     return hashlib.sha256(("\n".join(samples.classes) + "".join(lines)).encode()).hexdigest()
 
 
 def _unreadable(samples: Samples, reasons: Sequence[str | None], *, skip: bool) -> list[dict[str, str]]:
-    """The files that cannot be read, with ``reasons``; ``UserError`` unless they may be skipped and others are left."""
-    pairs = zip(samples.paths, reasons, strict=False)  # Pixels of an .npz have no files.
+    """The unreadable files with their reasons; ``UserError`` unless they may be skipped and other files are left."""
+    pairs = zip(samples.paths, reasons, strict=False)  # Images of an .npz have no files.
     broken = [{"path": name, "reason": reason} for name, reason in pairs if reason is not None]
     if not broken or (skip and len(broken) < len(samples)):
         return broken
@@ -278,7 +278,7 @@ def _warnings(
 
 
 def _seen_before(run_root: Path | None, hashes: Sequence[str]) -> list[str]:
-    """Whether images are those that the model was made with: then they say nothing about new ones."""
+    """Warnings about images that are also in the model's run: their scores say nothing about new images."""
     own = None if run_root is None else own_images(run_root)
     if own is None:
         return ["Whether the model was trained on some of these images is unknown: its run's images are not available."]
@@ -296,9 +296,9 @@ def _seen_before(run_root: Path | None, hashes: Sequence[str]) -> list[str]:
 
 
 def own_images(run_root: Path) -> dict[str, str] | None:
-    """Of each image that the run was made with its split, by the hash of its pixels; None if that is not known.
+    """The split of each image of the run, by the hash of its pixels; None if unknown.
 
-    It is read from beside the decoded images, which may have gone since.
+    The hashes are read from beside the decoded images, which may have been deleted since.
     """
     paths = RunPaths(run_root)
     try:
@@ -315,21 +315,21 @@ def own_images(run_root: Path) -> dict[str, str] | None:
 def read_labelled(
     config: DataConfig, classes: Sequence[str], task: str, renamed: dict[str, str], split: str | None
 ) -> Samples:
-    """List the images of ``config`` and bring their labels into ``classes``, the model's, by ``renamed`` first.
+    """List the images of ``config`` and map their labels to ``classes``, the model's, after renaming by ``renamed``.
 
-    split: only the rows of this split, if the set has some; None = all rows. Of several label columns the listing has
-    those classes only that have one, as an empty place would be a claim. No image is opened. Raises ``UserError`` with
-    all problems together.
+    split: only the rows of this split, an error if there are none; None = all rows. With several label columns, only
+    classes with a column of their own are listed, as an empty label would claim absence. No image is opened. Raises
+    ``UserError`` with all problems together.
     """
     config, note = apply_preset(config)
     least = config.min_class_images or 0
-    if task == "multi_label":  # A label of few images is as known as any.
+    if task == "multi_label":  # A label with few images may still be one of the model.
         config = config.model_copy(update={"min_class_images": DataConfig.model_fields["min_class_images"].default})
     samples = _list(config, task)
     samples = dataclasses.replace(samples, notes=(*([note] if note else []), *samples.notes))
     problems = list(samples.problems)
-    # A column of names tells of every label, those that no image has among them, unless --classes has left some out; a
-    # column of 0 and 1 tells of its own alone.
+    # A column of names gives a value for every label, also for those that no image has, unless --classes leaves some
+    # out; a 0/1 column gives values for its own label only.
     own_columns = {config.class_names.get(name, name) for name in config.label_column}
     of_names = len(config.label_column) == 1 and not config.classes and {*samples.classes} != own_columns
     renamed = {theirs: ours for theirs, ours in renamed.items() if theirs != ours}
@@ -341,7 +341,7 @@ def read_labelled(
         samples, of_split = _only(samples, split)
         problems += of_split
     names = [renamed.get(name, name) for name in samples.classes]
-    # An empty folder, or a class of another split only, is asked for nothing.
+    # A class without images here (an empty folder, or a class of another split only) needs no mapping.
     places = range(len(names)) if task == "multi_label" else np.flatnonzero(samples.hot.any(axis=0))
     present = [names[place] for place in places]
     strange = [name for name in present if name not in (*classes, *renamed.values())]
@@ -356,7 +356,7 @@ def read_labelled(
     for has, missing, name in zip(samples.hot.T, unknown_of.T, names, strict=True):
         if name not in classes:
             continue
-        column = hot[:, classes.index(name)]  # several of their classes may be one of ours: any of them will do
+        column = hot[:, classes.index(name)]  # several of their classes may map to one of ours: any of them counts
         column[missing & (column == 0)] = MISSING
         column[has] = 1
     if task == "multi_label":
@@ -383,7 +383,7 @@ def _list(config: DataConfig, task: str) -> Samples:
     raise_all(config.problems())
     multi_label, place = task == "multi_label", Path(config.data)
     table = config.table is not None or (os.path.isfile(place) and not is_npz(place))
-    # Columns of 0 and 1 of which one is set are classes, too: whether they are is looked at later.
+    # 0/1 columns with one 1 per row would also be read as classes; whether they are is checked later.
     asked = {"task": "multi_label"} if multi_label and table and config.task == "auto" else {}
     try:
         samples = list_samples(config.model_copy(update=asked).without({"task"}))
@@ -420,7 +420,7 @@ def _stranger(config: DataConfig, task: str, name: str, classes: Sequence[str]) 
 
 
 def _renamed(pairs: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """What --map says, and one sentence for each that says nothing."""
+    """The pairs of --map, and one sentence for each that is malformed or contradictory."""
     found: dict[str, str] = {}
     problems = []
     for pair in pairs:
@@ -433,13 +433,13 @@ def _renamed(pairs: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _run_root(place: Path) -> Path | None:
-    """The run folder that ``place`` is, or that a ``models/best.pt`` lies in."""
+    """The run folder that ``place`` is, or that has the ``models/best.pt`` at ``place``; None without one."""
     root = place.absolute().parent.parent if os.path.isfile(place) else place
     return root if os.path.isfile(RunPaths(root).sweep) else None
 
 
 def _default_out(run_root: Path | None, data: str) -> Path | None:
-    """A folder of the run that is not there yet, named after the data."""
+    """A new folder in the run, named after the data; None without a run."""
     if run_root is None:
         return None
     place = Path(data).absolute()
@@ -464,7 +464,7 @@ def _out_problems(out: Path | None) -> list[str]:
 
 @contextmanager
 def _beside(out: Path) -> Iterator[Path]:
-    """A folder that becomes ``out`` if all goes well, and is gone otherwise."""
+    """A folder that is renamed to ``out`` on success and removed otherwise."""
     try:
         with folder_beside(out) as folder:
             yield folder

@@ -19,15 +19,15 @@ from trainables.predictions import Predictions
 
 
 class EvaluatedModel(ModelRecord):
-    """The model of an evaluation. file: where it lay."""
+    """The model of an evaluation. file: its path."""
 
     file: str | None = None
     sha256: str | None = None
 
 
 class EvaluationRecord(Record):
-    """evaluation.json of ``sweep.evaluate``. evaluated: ISO time; run: its name, None for a model alone; renamed: their
-    classes by --map; counts: by class; scores: of the file's own decisions."""
+    """evaluation.json of ``sweep.evaluate``. evaluated: ISO time; run: its name, None for a model alone; renamed: the
+    data's classes to the model's (--map); counts: by class; scores: of the decisions of the model file."""
 
     name: str = ""
     evaluated: str | None = None
@@ -57,7 +57,7 @@ class IntervalRecord(Record):
 
 
 class ClassConclusion(Record):
-    """F1 of one class on other images, on the run's own, and the first less the second."""
+    """F1 of one class on the external images, on the run's own, and external less own."""
 
     name: str = ""
     external: IntervalRecord = IntervalRecord()
@@ -66,11 +66,11 @@ class ClassConclusion(Record):
 
 
 class ConclusionRecord(Record):
-    """conclusion.json of ``reports.external``: an evaluation beside the run's own images, see ``reports.conclusion``.
+    """conclusion.json of ``reports.external``: an evaluation against the run's own images, see ``reports.conclusion``.
 
-    metric: "f1_macro", "accuracy" where a class has no image, "recall:c" where all are of class c. own: of the same
-    network on ``own_split``, None where that is not known; difference: external less own. calibration_error: by
-    "external" and "own". sentence: what was compared, or why nothing was; warnings: one sentence each.
+    metric: "f1_macro", "accuracy" if a class has no image, "recall:c" if all images are of class c. own: score of the
+    same network on ``own_split``, None if unknown; difference: external less own. calibration_error: by "external" and
+    "own". sentence: what was compared, or why nothing was; warnings: one sentence each.
     """
 
     metric: str = ""
@@ -87,8 +87,8 @@ class ConclusionRecord(Record):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """predictions: their one split is "external". rows: rows.csv, of the form of splits.csv, every column as text, in
-    the order of the predictions. images: images.csv, as of a ``Run``."""
+    """predictions: their one split is "external". rows: rows.csv, in the format of splits.csv, every column as text, in
+    the order of the predictions. images: images.csv, as in ``Run``."""
 
     paths: EvaluationPaths
     facts: EvaluationRecord
@@ -117,7 +117,7 @@ def read_evaluation(root: Path) -> Evaluation:
         rows = pd.read_csv(paths.rows, dtype=str, keep_default_na=False)
         if lacking := [name for name in ("path", "group") if name not in rows]:
             raise ValueError(f"{paths.rows.name} has no column {' and no column '.join(lacking)}")
-    except Exception as error:  # a damaged file ends in whatever error its first bytes lead to
+    except Exception as error:  # a damaged file can raise any error
         raise UserError(f"{root} cannot be read: {error}") from None
     if list(rows["path"]) != saved.path.tolist():
         raise UserError(f"{root} is damaged: {paths.rows.name} and {paths.predictions.name} name other images")
@@ -125,7 +125,7 @@ def read_evaluation(root: Path) -> Evaluation:
 
 
 def read_conclusion(paths: EvaluationPaths) -> ConclusionRecord:
-    """Empty where there is none, or it is damaged: building the page writes it anew."""
+    """The conclusion; empty if it is missing or damaged, as building the page writes it again."""
     problems: list[str] = []
     found = read_file(ConclusionRecord, paths.conclusion, problems)
     return ConclusionRecord() if problems else found

@@ -1,7 +1,7 @@
-"""After the search: the best configurations retrained, the winner fixed on validation, the test split opened once.
+"""After the search: retrain the best configurations, fix the winner on validation, and open the test split once.
 
-The only code that opens the test split. Everything is done in an order that a kill cannot undo: what is repeated is
-written before the first repeat, the selection before the opening, the opening before the first test prediction.
+The only code that opens the test split. Its order holds even after a kill: the finalists are written before the first
+repeat, the selection before the opening, the opening before the first test prediction.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from trainables.weights import FoundWeights
 
 TRIALS_TO_COMPARE = 3
 RESERVE = 1.15
-"""Of the time that repeats are expected to take: they also start, validate, and predict."""
+"""Factor on the expected time of repeats: they also start, validate, and predict."""
 FIRST_SEED = 1001
-"""Added to the sweep's seed: no trial of the search has such a one."""
+"""Added to the sweep's seed, so that no trial of the search has the same seed."""
 RULE = (
     "highest mean over its repeats of the selection metric on validation; finalists within one standard error of it "
     "count as equal, and of those the one with the fewest trainable parameters wins"
@@ -55,9 +55,9 @@ RULE = (
 
 
 def run(plan: Plan, search: TrialHistory, settings: TrialSettings, budget: TimeBudget, beat: Heartbeat) -> Outcome:
-    """Repeat the finalists of the ended ``search``, select, and open the test split; go on where a kill cut it off.
+    """Retrain the finalists of the ended ``search``, select, and open the test split; continues after a kill.
 
-    budget: of the whole sweep. beat: is told how the repeats get on.
+    budget: of the whole sweep. beat: gets the progress of the repeats.
     """
     paths, config = search.paths, plan.config
     chosen, notes = choose(plan, search)
@@ -80,8 +80,7 @@ def run(plan: Plan, search: TrialHistory, settings: TrialSettings, budget: TimeB
         origin = entry.suggestion
         assert origin.seed is not None
         splits = None if origin.fold is None else str(paths.fold(entry.trial_id.partition("/")[2]).absolute())
-        # One stream of random numbers for all finalists at the same seed: what chance does to all of them alike is no
-        # difference between them.
+        # The same random stream for all finalists at the same seed, so shared chance makes no difference between them.
         return dataclasses.replace(own[str(origin.finalist)], seed=origin.seed, splits=splits), 0
 
     todo = RepeatList(history, chosen, repeats)
@@ -95,7 +94,7 @@ def run(plan: Plan, search: TrialHistory, settings: TrialSettings, budget: TimeB
             outcome = run_trials(plan, history, todo.ask, settings_of, nothing_stops, progress, budget, trials=trials)
         if outcome.interrupted or outcome.out_of_time:
             return outcome
-    if settings.precision != "fp32":  # Thresholds, too, are of the numbers that the model file gives.
+    if settings.precision != "fp32":  # Thresholds must fit the fp32 outputs of the model file.
         say(*predict_trials(plan, history, history.of_wanted(), settings_of, ("train", "val"), "fp32"))
     winner = select(read_run(paths.root))
     if winner is None:
@@ -112,8 +111,8 @@ def run(plan: Plan, search: TrialHistory, settings: TrialSettings, budget: TimeB
 def choose(plan: Plan, search: TrialHistory) -> tuple[list[Finalist], list[str]]:
     """The best configurations of the search, each once, and with --compare the best of each cell; notes for the user.
 
-    A cell is one combination of the compared hyperparameters' values. It needs three trials that ran to their end, were
-    it the scheduler's: under ASHA few run their whole budget, and a cell that was stopped early three times was tried.
+    A cell is one combination of the compared hyperparameters' values. It needs three ended trials, also pruned ones:
+    under ASHA few trials run their whole budget, and a cell with three pruned trials was tried enough.
     """
     ranked = rank(search.entries.values(), search.mode)
     different: dict[tuple[str, int | None], TrialState] = {}
@@ -161,17 +160,17 @@ class RepeatPlan:
 
 
 def repeats_of(seed: int, repeats: int, folds: int | None) -> list[RepeatPlan]:
-    """What each finalist gets: ``repeats`` fresh seeds on the run's split, or each fold once. seed: of the sweep."""
+    """Retrainings of a finalist: ``repeats`` fresh seeds on the run's split, or each fold once. seed: of the sweep."""
     first = seed + FIRST_SEED
     if folds is None:
         return [RepeatPlan(f"seed_{first + k}", first + k, None) for k in range(repeats)]
-    # Fold 1 of 5 validates on other images than fold 1 of 10, and is no repeat of it.
+    # Names include the number of folds: fold 1 of 5 validates on other images than fold 1 of 10.
     return [RepeatPlan(f"fold_{k + 1}_of_{folds}", first + k, k + 1) for k in range(folds)]
 
 
 def write_if_new(path: Path, content: dict[str, Any], time: str) -> None:
-    """Write ``content`` with the time of now as ``time``, unless the file says the same already, of an earlier time."""
-    before, texts = read_json(path, [], ""), {time, "reason"}  # a sentence may be worded anew
+    """Write ``content`` with the present time under the key ``time``, unless the file has the same content already."""
+    before, texts = read_json(path, [], ""), {time, "reason"}  # the wording of a sentence may have changed
     told, known = ({key: one for key, one in these.items() if key not in texts} for these in (content, before))
     if told != known:
         write_json(path, {time: now()} | content)
@@ -212,14 +211,14 @@ def _cost(plan: Plan, search: TrialHistory, chosen: list[Finalist], repeats: lis
 
 
 def expected_seconds(plan: Plan, search: TrialHistory) -> float:
-    """How long the repeats of the best configurations so far will take, from their own epochs; 0 while unknown."""
+    """How long the repeats of the best configurations so far will take, by their measured epochs; 0 while unknown."""
     chosen, _ = choose(plan, search)
     count = plan.config.folds or plan.config.repeats
     return RESERVE * _seconds(plan, search, [one for _ in range(count) for one in chosen])
 
 
 def _seconds(plan: Plan, search: TrialHistory, chosen: list[Finalist]) -> float:
-    """Of training each of ``chosen`` for its whole budget, in this order, as many at once as the sweep runs."""
+    """Seconds to train ``chosen``, each for its whole budget, in this order, ``plan.at_once`` in parallel."""
     busy_until_s = [0.0] * min(plan.at_once, max(1, len(chosen)))
     for one in chosen:
         epochs = plan.epochs_of.get(one.number, plan.config.epochs)
@@ -231,7 +230,7 @@ def _seconds(plan: Plan, search: TrialHistory, chosen: list[Finalist]) -> float:
 def select(run: Run) -> str | None:
     """Write selection.json for the finalists of ``run``; returns the winner's id, None if no repeat has a score.
 
-    A selection that would be the same again stays as it is, with its time.
+    If the file already has the same selection, it stays as it is, with its time.
     """
     finals, mode = run.finals, run.sweep.mode
     assert finals is not None
@@ -248,7 +247,7 @@ def select(run: Run) -> str | None:
         "scores": {one.trial_id: _score(one) for one in finals.finalists},
         "thresholds": _thresholds(run, finals),
     }
-    if run.sweep.target is not None:  # No key without one: the selections of earlier runs stay the same.
+    if run.sweep.target is not None:  # No key otherwise, so that selections of earlier runs stay the same.
         kind, label, target = run.sweep.target
         pooled, classes = _pooled(run, finals, winner), run.dataset.classes
         point = None if pooled is None else operating_point(*pooled, classes, label, kind, target)
@@ -260,7 +259,7 @@ def select(run: Run) -> str | None:
 def winner_of(finals: Finals, mode: str) -> tuple[Finalist | None, str]:
     """The winner by ``RULE`` (one standard error: Breiman et al. 1984, section 3.4.3), and why in a sentence.
 
-    mode: "max" or "min". Finalists that lost a repeat to a failure stand back behind those that have all.
+    mode: "max" or "min". A finalist that lost a repeat to a failure counts only if no finalist has all repeats.
     """
     able = [one for one in finals.finalists if one.role == "finalist" and one.scores]
     whole = [one for one in able if len(one.scores) == finals.asked]
@@ -289,8 +288,8 @@ def winner_of(finals: Finals, mode: str) -> tuple[Finalist | None, str]:
 
 
 def _model(finals: Finals, winner: Finalist, mode: str) -> TrialRecord:
-    """The repeat whose weights are given out: the best on validation; of folds, which validate on other images each,
-    the first."""
+    """The repeat whose weights become the model: the best on validation; with folds the first, as each fold validates
+    on other images."""
     if finals.folds is not None:
         return winner.completed[0]
     sign = 1.0 if mode == "max" else -1.0
@@ -303,7 +302,7 @@ def _score(one: Finalist) -> dict[str, Any]:
 
 
 def _thresholds(run: Run, finals: Finals) -> dict[str, dict[str, float]] | None:
-    """By finalist and label, from the validation predictions of all its repeats; None on a single-label task."""
+    """Tuned by finalist and label, on the validation predictions of all its repeats; None for a single-label task."""
     if run.dataset.task != "multi_label":
         return None
     found = {}
@@ -314,7 +313,7 @@ def _thresholds(run: Run, finals: Finals) -> dict[str, dict[str, float]] | None:
 
 
 def _pooled(run: Run, finals: Finals, one: Finalist) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Labels [N, ...] and probabilities [R, N, C] of its repeats on validation; None where none can be read."""
+    """Labels [N, ...] and probabilities [R, N, C] of the repeats of ``one`` on validation; None if none can be read."""
     read = (read_predictions(run, repeat.trial_id) for repeat in one.completed)
     parts = [part.of("val") for part in read if part is not None]
     if not parts:
@@ -326,7 +325,7 @@ def _pooled(run: Run, finals: Finals, one: Finalist) -> tuple[NDArray[Any], NDAr
 
 
 def open_test(paths: RunPaths, winner: str, finalists: list[str], images: int) -> None:
-    """Write down that the test split is opened, and for which selection; each selection opens it once."""
+    """Record that the test split is opened, and for which selection; each selection opens it once."""
     selected = hashlib.sha256(paths.selection.read_bytes()).hexdigest()
     lines = paths.test_access.read_text(encoding="utf-8").splitlines() if paths.test_access.exists() else []
     if lines and selected in lines[-1]:
@@ -338,7 +337,7 @@ def open_test(paths: RunPaths, winner: str, finalists: list[str], images: int) -
 def measure(plan: Plan, run: Run, settings: TrialSettings) -> list[str]:
     """Write ``baselines/`` unless it is there already; returns what failed, one sentence each.
 
-    The frozen networks are those of the finalists, without finalists that of the best trial. On the test split, too,
+    The frozen networks are those of the finalists, without finalists that of the best trial. The test split is included
     once it has been opened.
     """
     opened = run.finals is not None and run.finals.opened
@@ -355,7 +354,7 @@ def measure(plan: Plan, run: Run, settings: TrialSettings) -> list[str]:
 def attribute(plan: Plan, run: Run, settings: TrialSettings) -> list[str]:
     """Write ``maps.npz`` of the model, unless it is there; returns what failed, one sentence each.
 
-    Of the test split once it has been opened, by the opening of its predictions; before, or without one, of validation.
+    Maps are of the test split if it has been opened, under the same opening as its predictions; else of validation.
     """
     try:
         chosen = choose_model(run)

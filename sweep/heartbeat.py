@@ -1,10 +1,10 @@
-"""The heartbeat of a run: which process runs it, how it gets on and how it ended, for who looks on from outside.
+"""The heartbeat of a run: which process runs it, its progress and how it ended, for observers outside.
 
-While a sweep runs a thread writes heartbeat.json anew every ``BEAT_S`` seconds. On its own host it is known whether the
-process lives, see ``trainables.processes``. On another one the file must be younger than ``SILENT_S`` by the clock
-there, or change while one looks: the file's time is the file server's, and clocks differ. So a dead run seems to run
-for a minute more, the difference of the clocks added; where they differ by more than a minute, a sweep that halts for
-``WATCH_S`` seems dead.
+While a sweep runs, a thread rewrites heartbeat.json every ``BEAT_S`` seconds. On the same host an observer can check
+whether the process lives, see ``trainables.processes``. For another host, the file must be younger than ``SILENT_S`` by
+the observer's clock, or change within ``WATCH_S``: its time is the file server's, and clocks differ. So a dead run
+seems to run for a minute more, plus the difference of the clocks; if they differ by more than a minute, a sweep that
+halts for ``WATCH_S`` seems dead.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ WATCH_S = 5.0
 class Beat(Record):
     """heartbeat.json. process: see ``this_process``; phase: "search", "finalists" or "report".
 
-    state: "running", or how it ended: "done", "interrupted" (in order, it can be resumed), "dead" (by an exception).
-    slots: trials at once, of which ``busy`` run now; epochs_per_minute, seconds_left: of this phase, None if unknown.
-    written: ISO time of the writer's clock. exit_code, reason: once it has ended.
+    state: "running", or how it ended: "done", "interrupted" (cleanly, it can be resumed), "dead" (by an exception).
+    slots: how many trials can run at once; busy: how many run; epochs_per_minute, seconds_left: of this phase, None if
+    unknown. written: ISO time by the writer's clock. exit_code, reason: once it has ended.
     """
 
     process: str = ""
@@ -56,7 +56,7 @@ class Beat(Record):
 
 
 class Heartbeat:
-    """Beats within ``with``, and writes at its end how that came about. That it cannot be written ends no sweep.
+    """Writes the heartbeat within ``with``, and at its end how the sweep ended. A failed write does not end a sweep.
 
     slots: at the start. The sweep sets ``phase`` and ``progress`` as they change, and its ``exit_code``.
     """
@@ -109,7 +109,7 @@ class Heartbeat:
         }
         try:
             write_json(self._paths.heartbeat, facts | ending)
-        except OSError:  # A full disk, for one: the old content with a new time still tells that somebody lives.
+        except OSError:  # Such as a full disk: a new time on the old content still shows that the process lives.
             with contextlib.suppress(OSError):
                 os.utime(self._paths.heartbeat)
 
@@ -130,9 +130,9 @@ class Heartbeat:
 
 
 def last_beat(paths: RunPaths, problems: list[str]) -> Beat:
-    """The heartbeat of a run, its ``state`` "dead" where the process that should beat is gone.
+    """The heartbeat of a run, with ``state`` "dead" if the process that should write it is gone.
 
-    Without a heartbeat that can be read: "done" where sweep.json names an end. Writes nothing; may take ``WATCH_S``.
+    If no heartbeat can be read: "done" if sweep.json has an end. Writes nothing; may take ``WATCH_S``.
     """
     found: list[str] = []
     beat = read_file(Beat, paths.heartbeat, found)
@@ -151,9 +151,9 @@ def last_beat(paths: RunPaths, problems: list[str]) -> Beat:
 
 
 def beats_elsewhere(paths: RunPaths) -> str | None:
-    """The host on which another process runs this run, where a lock of the file system does not tell; None if none.
+    """The host of another process that runs this run, for file systems without locks; None if there is none.
 
-    Takes ``WATCH_S`` where the heartbeat says that one does, unless it is known to be dead.
+    Takes ``WATCH_S`` if the heartbeat is that of a running process, unless it is known to be dead.
     """
     beat = read_file(Beat, paths.heartbeat, [])
     if beat.state != "running" or beat.process in ("", this_process()) or is_gone(beat.process):
@@ -164,7 +164,7 @@ def beats_elsewhere(paths: RunPaths) -> str | None:
 
 
 def _is_silent(path: Path) -> bool:
-    """Whether the file is old, and nobody writes it anew."""
+    """Whether the file is missing, or is old and does not change within ``WATCH_S``."""
     time_before = _time_of(path)
     if time_before is None or abs(time.time() - time_before) < SILENT_S:
         return time_before is None
@@ -173,7 +173,7 @@ def _is_silent(path: Path) -> bool:
 
 
 def _time_of(path: Path) -> float | None:
-    """When it was last written. Opened, as a network file system may answer ``stat`` alone from memory."""
+    """When it was last written. It is opened, as a network file system may answer ``stat`` alone from its cache."""
     try:
         with path.open("rb") as file:
             return os.fstat(file.fileno()).st_mtime

@@ -1,7 +1,7 @@
-"""What the driver knows of the trials of a run, and writes down the moment it learns it.
+"""What the driver knows about the trials of a run, written to disk as soon as it is known.
 
-The history is the one state of a sweep: the search asks it what was told, the pruning rule asks it who reached which
-epoch with which score, and ``--resume`` reads it back from the files. Nothing of it lives in Ray.
+The history is the only state of a sweep: the search reads the suggestions and outcomes of trials from it, the pruning
+rule their scores by epoch, and ``--resume`` reads it back from the files. None of it is kept in Ray.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trainables.atomic import append_line, now, write_json, write_text
 
 WEIGHTS_KEPT = 10
 FAILED_KEPT = 10
-"""Of how many failed trials what they can go on from stays on disk: those that came furthest."""
+"""For how many failed trials the state stays on disk, so that they can continue: those with the most epochs."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class TrialState:
         return self.best_score()
 
     def best_score(self, up_to: float = math.inf) -> float:
-        """As ``score``, up to and with epoch ``up_to``."""
+        """As ``score``, up to and including epoch ``up_to``."""
         known = [score for epoch, score in self.scores.items() if epoch <= up_to and not math.isnan(score)]
         return (max if self.mode == "max" else min)(known, default=math.nan)
 
@@ -60,7 +60,7 @@ class TrialState:
 
     @property
     def broken(self) -> bool:
-        """Whether its last epoch has no score: the loss was no number, and there is nothing to go on from."""
+        """Whether its last epoch has no score: the loss became NaN or infinite, so it cannot continue from there."""
         return bool(self.scores) and math.isnan(self.scores[max(self.scores)])
 
     @property
@@ -72,8 +72,8 @@ class TrialState:
 class TrialHistory:
     """All trials of a run by number; ``mode`` is "max" or "min" of ``metric``, a column of the epochs table.
 
-    on_report: called with each entry and its new epoch's record; on_end: with each entry as it ends. weights_kept: of
-    how many trials, the best ones, the weights stay on disk when they have ended.
+    on_report: called with each entry and its new epoch's record; on_end: with each entry as it ends. weights_kept: how
+    many ended trials, the best ones, keep their weights on disk.
     """
 
     weights_kept = WEIGHTS_KEPT
@@ -92,7 +92,7 @@ class TrialHistory:
     def load(self) -> list[str]:
         """Read the trials of an earlier session back; returns what could not be read, one sentence each.
 
-        Raises ``UserError`` where the parameters of one are none of ours: a later version's, or edited.
+        Raises ``UserError`` if the parameters of one are invalid: of a later version, or edited.
         """
         problems: list[str] = []
         for record in self._records(problems):
@@ -104,7 +104,7 @@ class TrialHistory:
                 entry.restarts = len(restarts.read_bytes().splitlines())
             self.entries[record.number] = entry
         for entry in self.unfinished():
-            with contextlib.suppress(OSError):  # Its last epoch is told again as it goes on.
+            with contextlib.suppress(OSError):  # A trial that continues reports its last epoch again.
                 lines = self.files(entry).result.read_text(encoding="utf-8", errors="replace").splitlines()
                 self._last_record[entry.number] = lines[-1] if lines else ""
         for entry in self.entries.values():
@@ -128,7 +128,7 @@ class TrialHistory:
     def begin(
         self, number: int, params: TrialParams, suggestion: Suggestion | None = None, name: str | None = None
     ) -> TrialState:
-        """Write down a new trial before it starts; ``name``: its id, by default that of its number."""
+        """Record a new trial before it starts; ``name``: its id, by default that of its number."""
         assert number not in self.entries, f"trial {number} begins twice"
         entry = TrialState(number, name or trial_id(number), params, suggestion or Suggestion(), mode=self.mode)
         self.entries[number] = entry
@@ -141,7 +141,7 @@ class TrialHistory:
         return entry
 
     def report(self, number: int, record: str) -> None:
-        """Append an epoch's record (JSON text). One that is told again, as by a trial that goes on, changes nothing."""
+        """Append an epoch's record (JSON text). A repeated one, as from a trial that continues, changes nothing."""
         if not record or self._last_record.get(number) == record:
             return
         self._last_record[number] = record
@@ -153,13 +153,13 @@ class TrialHistory:
             listener(entry, facts)
 
     def restart(self, number: int, reason: str) -> None:
-        """Write down that a trial lost its process and why; it goes on, or is ended, where it was."""
+        """Record that a trial lost its process and why; it continues, or is ended, where it was."""
         entry = self.entries[number]
         entry.restarts += 1
         append_line(self.files(entry).restarts, json.dumps({"time": now(), "reason": reason}))
 
     def end(self, number: int, status: str, reason: str) -> None:
-        """Write down how a trial ended: "completed", "pruned" or "failed", and why. A second end changes nothing."""
+        """Record how a trial ended: "completed", "pruned" or "failed", and why. A second end changes nothing."""
         entry = self.entries[number]
         if entry.ended:
             return
@@ -195,7 +195,7 @@ class TrialHistory:
         entry.trainable_params = record.trainable_params or entry.trainable_params
 
     def _tidy(self, ended: TrialState) -> None:
-        """What follows from an end; done again when a run is resumed, as a kill may have come in between."""
+        """Clean up after an end; done again when a run is resumed, as a kill may have prevented it."""
         files = self.files(ended)
         if ended.status == "failed" and not files.error.exists():
             write_text(files.error, ended.reason + "\n")
@@ -219,7 +219,7 @@ class TrialHistory:
         _drop_state(self.files(dropped))
 
     def _keep_best_weights(self, ended: TrialState) -> None:
-        """Keep the weights of the best trials that have ended: a sweep's disk does not grow with its trials."""
+        """Keep only the weights of the best ended trials: the disk space must not grow with the number of trials."""
         worst = ended
         if not math.isnan(ended.score):
             self._kept.append(ended)
@@ -231,8 +231,7 @@ class TrialHistory:
 
 
 class RepeatHistory(TrialHistory):
-    """The repeats of finalists that were ever begun in this run; ``wanted``: the names ("t0007/seed_1001") that are now
-    asked for.
+    """All repeats of finalists begun in this run; ``wanted``: the names ("t0007/seed_1001") that are requested now.
 
     An unfinished repeat of a configuration that is no finalist any more is left as it is. All weights are kept.
     """
@@ -256,9 +255,9 @@ class RepeatHistory(TrialHistory):
 
 
 def retry_failed(paths: RunPaths, metric: str, mode: str, *, broken_too: bool) -> str:
-    """Let failed trials and repeats run again, from where they were if their state is there; a line that names them.
+    """Let failed trials and repeats run again, from their last epoch if their state exists; a line that names them.
 
-    broken_too: also those whose loss was no number, from their beginning. What the attempt left lies beside under a
+    broken_too: also those whose loss became NaN or infinite, from their beginning. Files of the failed attempt get a
     number: ``status-1.json``.
     """
     names: list[str] = []
@@ -280,7 +279,7 @@ def retry_failed(paths: RunPaths, metric: str, mode: str, *, broken_too: bool) -
 
 
 def _set_aside(files: list[Path]) -> None:
-    """Give those that exist the next free number. The last decides: a kill before it leaves the trial failed."""
+    """Give those that exist the next free number; the status last, as a kill before it leaves the trial failed."""
 
     def numbered(path: Path, number: int) -> Path:
         return path.with_name(f"{path.stem}-{number}{path.suffix}")
@@ -292,7 +291,7 @@ def _set_aside(files: list[Path]) -> None:
 
 
 def drop_failed_states(paths: RunPaths) -> None:
-    """Remove what failed trials and repeats could go on from: the sweep has ended."""
+    """Remove states and weights of failed trials and repeats, once the sweep has ended."""
     for folder in (*paths.trial_folders(), *paths.repeat_folders()):
         files = TrialPaths(folder)
         if files.status.exists() and files.state.exists():
@@ -305,5 +304,5 @@ def _drop_state(files: TrialPaths) -> None:
 
 
 def trial_id(number: int) -> str:
-    """The name of the ``number``-th trial of a run, also of its folder."""
+    """The id of trial ``number``, also the name of its folder."""
     return f"t{number:04d}"

@@ -1,4 +1,4 @@
-"""The log of a run: bounded in size, and without secrets, as it is kept and passed on with the results."""
+"""The log of a run: bounded in size, and without secrets, as it is kept and shared with the results."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 LOG_BYTES = 5_000_000
-"""Of each of two files: the log, and what came before it."""
+"""Maximum size of each of two files: the log and its predecessor."""
 LONGEST_RECORD = 50_000
 SHORTEST_SECRET = 6
-"""Letters; a shorter value, such as "false", would take words out of the text."""
+"""Characters; hiding a shorter value, such as "false", would remove ordinary words from the text."""
 HIDDEN = "***"
 _SECRET_NAME = re.compile("token|secret|passw|credential|api_?key|access_?key", re.IGNORECASE)
 _SECRET_TEXT = re.compile(r"(?<=://)[^/\s@]+(?=@)|(?<=bearer )\S+", re.IGNORECASE)
 
 
 class RunLog(RotatingFileHandler):
-    """Writes records into ``path``, whose folder is made. A disk that is full loses records and nothing else."""
+    """Writes records to ``path`` and creates its folder. On a full disk only records are lost."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
@@ -35,12 +35,12 @@ class RunLog(RotatingFileHandler):
             super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Nothing: Python's own would print a traceback for each record."""
+        """Do nothing: Python's default prints a traceback for each record."""
 
 
 def without_secrets(text: str) -> str:
     """``text`` without the user and password of a URL, what follows "Bearer", and values of environment variables whose
-    names tell of a secret (``RAY_AUTH_TOKEN``)."""
+    names suggest a secret (``RAY_AUTH_TOKEN``)."""
     secrets = {value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
     for value in sorted(secrets, key=len, reverse=True):
         if len(value) >= SHORTEST_SECRET:

@@ -1,6 +1,6 @@
-"""What a machine, or each node of a cluster, offers to trials: CPUs, memory, GPUs, and what it is fast at.
+"""The resources of a machine, or of each node of a cluster: CPUs, memory, GPUs, and whether it is fast at bf16.
 
-All of it is read once, before a sweep: the same command then does the same whatever else runs meanwhile.
+They are read once, before a sweep, so that the same command does the same whatever else runs meanwhile.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ LIMITS = {
     "cpu": (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")),
     "memory": (("memory.max",), ("memory.limit_in_bytes",)),
 }
-"""Files of a control group that limit its processes, of version 2 and of version 1: a quota, and its period if any."""
+"""Limit files of a control group, of version 2 and of version 1: a quota, and its period if there is one."""
 GRANTED = ("SLURM_CPUS_ON_NODE", "NSLOTS", "PBS_NUM_PPN", "LSB_DJOB_NUMPROC")
-"""By which Slurm, Grid Engine, Torque and LSF tell a job how many CPUs it was granted."""
+"""The environment variables of Slurm, Grid Engine, Torque and LSF for the CPUs granted to a job."""
 BF16_CAPABILITY = 8.0
-"""CUDA compute capability from which on bf16 is computed by the hardware: Ampere."""
+"""The lowest CUDA compute capability with bf16 in hardware (Ampere)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Node:
-    """One machine. memory_bytes: that processes may use. fast_bf16: of its CPUs; fast_bf16_gpu: of all its GPUs."""
+    """One machine. memory_bytes: what processes may use. fast_bf16: on its CPUs; fast_bf16_gpu: on all its GPUs."""
 
     cpus: int
     gpus: int
@@ -46,26 +46,26 @@ class Machine:
     nodes: tuple[Node, ...] = ()
 
     def fast_bf16(self, on_gpu: bool) -> bool:
-        """Whether every node that runs trials is fast at bf16; what is not known is not."""
+        """Whether every node that runs trials is fast at bf16; False if unknown."""
         able = [node.fast_bf16_gpu if on_gpu else node.fast_bf16 for node in self.nodes if node.gpus or not on_gpu]
         return bool(able) and all(able)
 
     def slots(self, cpus_a_trial: int, gpus_a_trial: float) -> int:
-        """How many trials run at once: whole ones on each node."""
+        """How many trials can run at once; a trial cannot span nodes."""
         of_nodes = [trials_at_once(node.cpus, node.gpus, cpus_a_trial, gpus_a_trial) for node in self.nodes]
         together = trials_at_once(self.cpus, self.gpus, cpus_a_trial, gpus_a_trial)
-        known = sum(node.gpus for node in self.nodes) >= self.gpus  # Not of GPUs that only Ray knows of.
+        known = sum(node.gpus for node in self.nodes) >= self.gpus  # Not if only Ray knows of some GPUs.
         return min(together, sum(of_nodes)) if of_nodes[1:] and known else together
 
     @property
     def most_cpus(self) -> int:
-        """Of one node: what a trial may have."""
+        """CPUs of the largest node: the most that a trial may have."""
         return min(self.cpus, max(node.cpus for node in self.nodes)) if self.nodes[1:] else self.cpus
 
     def trial_memory_bytes(self, cpus_a_trial: int, gpus_a_trial: float, concurrency: int | None) -> int:
-        """Memory that each trial has on the smallest node, if they share it alike; 0 where nothing is known.
+        """Memory per trial on the node that has the least for each, shared equally; 0 if unknown.
 
-        concurrency: the most that run at once; None: as many as there is room for.
+        concurrency: the most that run at once; None = as many as there is room for.
         """
         at_once = (
             (node.memory_bytes, trials_at_once(node.cpus, node.gpus, cpus_a_trial, gpus_a_trial)) for node in self.nodes
@@ -74,9 +74,9 @@ class Machine:
 
 
 def trials_at_once(cpus: float, gpus: float, cpus_a_trial: int, gpus_a_trial: float) -> int:
-    """How many trials so many CPUs and GPUs hold.
+    """How many trials fit on so many CPUs and GPUs.
 
-    Of several GPUs each holds whole trials: two thirds of a GPU leave room for one trial on it, not for 1.5.
+    A trial cannot span GPUs: at two thirds of a GPU per trial, each GPU holds one trial, not 1.5.
     """
     by_cpu = int(cpus / max(1, cpus_a_trial))
     return min(by_cpu, int(gpus) * int(1 / gpus_a_trial + 1e-9)) if gpus_a_trial > 0 else by_cpu
@@ -97,9 +97,9 @@ def this_node() -> Node:
 def available_cpus(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
     """CPUs this process may use: a container or a batch system may allow fewer than the machine has.
 
-    groups: where the kernel shows the limits of control groups, membership: in which of them this process is. A limit
-    of 2.5 CPUs counts as 2, one below 1 as 1; in nested groups the lowest holds. Batch systems that do not enforce what
-    they grant tell it by ``GRANTED``.
+    groups: the kernel's folder of control groups; membership: the file that names those of this process. A limit of 2.5
+    CPUs counts as 2, one below 1 as 1; of nested groups the lowest limit holds. ``GRANTED`` is for batch systems that
+    do not enforce what they grant.
     """
     if hasattr(os, "process_cpu_count"):  # Python 3.13; it knows the affinity, too
         count = os.process_cpu_count() or 1
@@ -110,15 +110,15 @@ def available_cpus(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int
 
 
 def available_memory_bytes(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Memory that processes like this one may use, all together: the machine's, or what a container is given."""
+    """Memory that all processes here may use together: the machine's, or the limit of the container."""
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([whole, *_limits("memory", groups, membership)])
 
 
 def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int | None:
-    """How many processes the kernel has ended so far as memory had run out, of the machine or of a container.
+    """How many processes the kernel has killed so far for lack of memory, of the machine or of a container.
 
-    None where it does not tell.
+    None if unknown.
     """
     try:
         lines = vmstat.read_text(encoding="utf-8").splitlines()
@@ -128,7 +128,7 @@ def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int | None:
 
 
 def _limits(controller: str, groups: Path, membership: Path) -> Iterator[int]:
-    """What the groups that limit this process, and those above them, allow: whole CPUs, or bytes."""
+    """The limits of this process's control groups and of those above them: whole CPUs, or bytes."""
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -138,7 +138,7 @@ def _limits(controller: str, groups: Path, membership: Path) -> Iterator[int]:
             continue
         root = groups / controller if controllers else groups
         files = LIMITS[controller][bool(controllers)]
-        # In a container the folder of its own group may be shown as the root, whatever the group is called outside.
+        # In a container its own group may appear as the root, whatever the group's name outside.
         group = Path(place.lstrip("/"))
         for above in (group, *group.parents):
             with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
@@ -149,13 +149,13 @@ def _limits(controller: str, groups: Path, membership: Path) -> Iterator[int]:
 
 
 def _fast_bf16_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether each processor multiplies bf16 numbers itself: by AMX, or by AVX-512's products of pairs."""
+    """Whether each processor has instructions for products of bf16 numbers: AMX, or AVX-512's of pairs."""
     flags = of_processors("flags", cpuinfo)
     return bool(flags) and all({"amx_bf16", "avx512_bf16"} & set(its.split()) for its in flags)
 
 
 def of_processors(field: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
-    """What the kernel says of each processor under ``field``; [] where it does not tell."""
+    """The kernel's value of ``field`` for each processor; [] if unknown."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -164,7 +164,7 @@ def of_processors(field: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str
 
 
 def _gpu_capabilities() -> list[float]:
-    """Compute capability of each NVIDIA GPU, whether or not this process was given one; [] where nothing tells."""
+    """Compute capability of each NVIDIA GPU of the machine, also of those hidden from this process; [] if unknown."""
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
         told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout

@@ -22,8 +22,8 @@ from trainables.weights import FoundWeights, find_weights
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """The trial, or the repeat of a finalist, whose weights become the model. thresholds: by class, where there are
-    some; operating_point: where one of them is from."""
+    """The trial, or the repeat of a finalist, whose weights become the model. thresholds: by class, or None;
+    operating_point: the source of one of them, or None."""
 
     trial: str
     files: TrialPaths
@@ -33,10 +33,10 @@ class Chosen:
 
 
 def write_models(run: Run) -> list[str]:
-    """Write ``best.pt``, ``best.onnx`` and, last, ``best.json`` (the facts of both as JSON, for who has no torch).
+    """Write ``best.pt``, ``best.onnx`` and, last, ``best.json`` (the facts of both as JSON, readable without torch).
 
-    Returns what could not be done, one sentence each: a sweep does not fail because
-    its model cannot be exported. An earlier model stays if there is no new one.
+    Returns what failed, one sentence each: a sweep does not fail because its model cannot be exported. An earlier model
+    stays if there is no new one.
     """
     files = ModelPaths(run.paths.models)
     try:
@@ -53,7 +53,7 @@ def write_models(run: Run) -> list[str]:
 
 
 def renew_models(run: Run) -> list[str]:
-    """``write_models`` unless the model that is there is of the same weights and decides alike, and is whole."""
+    """``write_models``, unless the present model has the same weights and thresholds and its files are intact."""
     files = ModelPaths(run.paths.models)
     try:
         chosen, before = choose(run), run.model
@@ -64,12 +64,12 @@ def renew_models(run: Run) -> list[str]:
             if written == {one.name: sha256_of(one) for one in (files.model, files.onnx)}:
                 return []
     except (UserError, OSError):
-        pass  # no trial, no model yet, or a damaged one: writing it says what is wrong
+        pass  # no trial, no model yet, or a damaged one: ``write_models`` reports what is wrong
     return write_models(run)
 
 
 def choose(run: Run) -> Chosen:
-    """What the selection names; without one the best trial. ``UserError`` if there is none."""
+    """The repeat that the selection names; without a selection the best trial. ``UserError`` if there is none."""
     finals = run.finals
     if finals is not None and finals.model is not None:
         repeats = (repeat for one in finals.finalists for repeat in one.repeats)
@@ -86,7 +86,7 @@ def choose(run: Run) -> Chosen:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line: 0, or 2 where a file could not be made."""
+    """The command line: 0, or 2 if a file could not be made."""
     return run_command(_run, argv)
 
 
@@ -157,7 +157,7 @@ def _facts(run: Run, chosen: Chosen, content: dict[str, Any], found: FoundWeight
 
 
 def _tuned(chosen: Chosen, task: str, classes: Sequence[str]) -> dict[str, float] | None:
-    """The thresholds by class, of a multi-label model all of them; None where there is none."""
+    """The thresholds by class, for every class of a multi-label model; None if there are none."""
     tuned = {name: value for name, value in (chosen.thresholds or {}).items() if name in classes}
     if task == "multi_label":
         tuned = {name: float(tuned.get(name, UNTUNED)) for name in classes}
@@ -165,7 +165,7 @@ def _tuned(chosen: Chosen, task: str, classes: Sequence[str]) -> dict[str, float
 
 
 def _starting_weights(run: Run, backbone: str) -> FoundWeights:
-    """The file that the sweep wrote down; where it is gone, what the sweep's --weights finds now."""
+    """The file that the sweep recorded; if it is gone, what the sweep's --weights finds now."""
     recorded = run.provenance.weights.get(backbone)
     if recorded is not None and (recorded.origin in ("imagenet", "random") or Path(str(recorded.path)).is_file()):
         return FoundWeights(backbone=backbone, **dict(recorded) | {"note": recorded.note or ""})

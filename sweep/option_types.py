@@ -1,4 +1,4 @@
-"""The types of the options of a sweep: what each reads of a command line or a YAML file."""
+"""The types of the options of a sweep: how each reads a value from a command line or a YAML file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search_spaces.paths import expanded
 from trainables.data.config import comma_names, finite, names, text, whole
 
 CLUSTER = "cluster"
-"""Of --concurrency: as many trials as the cluster has room for, whoever joins or leaves it meanwhile."""
+"""Value of --concurrency: as many trials as the cluster has room for, as nodes join and leave."""
 SECONDS = {"d": 86400, "h": 3600, "m": 60, "min": 60, "s": 1}
 _DURATION_PART = r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)"
 
@@ -31,7 +31,7 @@ def number(raw: object) -> float:
 def seconds(raw: object) -> float:
     """A length of time in seconds: ``3600``, ``"90m"``, ``"1h30m"``, ``"1.5h"``, ``"2d"``; a plain number is seconds.
 
-    Of any sign: whether it can be is the option's matter.
+    Of any sign: the option checks its range.
     """
     value = finite(raw)
     if value is not None:
@@ -59,16 +59,16 @@ def size_bytes(raw: object) -> int:
 
 
 def node_folder(raw: object) -> str:
-    """A folder on every node: absolute, since processes there work elsewhere, or below ``~``, each node's own."""
+    """A folder on every node: absolute, as workers have another working directory, or below each node's own ``~``."""
     given = text(raw)
     path = expanded(given)
     return given if given.startswith("~") else os.path.abspath(path)
 
 
 def hyperparameters(raw: object) -> dict[str, Override]:
-    """What a mapping, or a list such as ``["lr=1e-3", "batch_size=16,32"]``, fixes of the search, or leaves to it.
+    """The overrides in a mapping, or in a list such as ``["lr=1e-3", "batch_size=16,32"]``: values, ranges, choices.
 
-    Values get the type of the field of ``TrialParams`` that they are for. ``UserError`` with whole sentences if wrong.
+    Values get the type of their field of ``TrialParams``. ``UserError`` with whole sentences if wrong.
     """
     pairs: list[tuple[str, Any]] = []
     problems: list[str] = []
@@ -93,7 +93,7 @@ def hyperparameters(raw: object) -> dict[str, Override]:
 
 
 def class_share(raw: object) -> dict[str, float]:
-    """One class and its share, between 0 and 1, neither included: ``covid=0.95``, or such a mapping."""
+    """One class and its share, between 0 and 1, both excluded: ``covid=0.95``, or such a mapping."""
     if isinstance(raw, Mapping) and len(raw) == 1:
         ((name, given),) = raw.items()
     else:
@@ -107,7 +107,7 @@ def class_share(raw: object) -> dict[str, float]:
 
 
 def names_or_none(raw: object) -> tuple[str, ...]:
-    """Names with commas between; "none" alone: no name, in place of those that a resumed run has."""
+    """Names separated by commas; "none" alone means no name, which replaces those of a resumed run."""
     found = comma_names(raw)
     return () if found == ("none",) else found
 
@@ -120,14 +120,14 @@ def which_failed(raw: object) -> bool | str:
 
 
 def weight_sources(raw: object) -> str:
-    """One text of what ``--weights`` was given, as ``trainables.weights.WeightSources`` reads it; what is no NAME=FILE
-    comes first, since a file's name may hold a comma.
+    """All values of ``--weights`` as one text for ``trainables.weights.WeightSources``; those that are no NAME=FILE
+    come first, since a file's name may hold a comma.
     """
     return ",".join(sorted(names(raw), key=lambda one: re.match(r"\w+=", one.strip()) is not None))
 
 
 def _or_none(reader: Any) -> PlainValidator:
-    """Reads None, too, and the text "none" as None."""
+    """``reader``, except that None and the text "none" give None."""
     return PlainValidator(lambda raw: None if raw is None or raw == "none" else reader(raw))
 
 

@@ -1,9 +1,9 @@
-"""The search: asks Optuna for the next trial and tells it, in the right state, what became of the others.
+"""The search: asks Optuna for the next trial and tells it the outcome of the others, in the right state.
 
-What plain use of Optuna under Ray Tune gets wrong is put right here. A trial that the scheduler stopped is told
-PRUNED with all its intermediate values, a failed one FAIL, one that ran its budget COMPLETE with its best value. A
-configuration that was tried before is not run again. Every draw has a generator of its own, seeded by the sweep's
-seed and the trial's number, so that a sweep that was killed and resumed goes on as if nothing had happened.
+This corrects what plain Optuna under Ray Tune gets wrong. A trial that the scheduler stopped is told as PRUNED with all
+its intermediate values, a failed one as FAIL, one that ran its budget as COMPLETE with its best value. A configuration
+that was tried before is not run again. Every draw has a generator of its own, seeded by the sweep's seed and the
+trial's number, so that a killed and resumed sweep continues as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DUPLICATES_IN_A_ROW = 20
 RANDOM_DRAWS = 200
 LOST_FOR_ONE_TRIAL = 3
 DRAWN_TOGETHER = "{}:relative_params:0"
-"""Where Optuna's TPE and GP keep all that they drew for a running trial, also for branches that it does not take."""
+"""The key of all that Optuna's TPE and GP drew for a running trial, also for branches that it does not take."""
 STUDY_NAME = "sweep"
 _log = logging.getLogger(__name__)
 
@@ -54,10 +54,10 @@ class OptunaSearch:
     deterministic: the k-th ask sees exactly the trials up to k - concurrency, all ended, in order; without it, all
     that have ended. Raises ``UserError`` if the space is no longer that of the trials in the history.
 
-    on_refused: called with each problem, once, for which the space refused to give a configuration: a user's space
-    may raise or hang in a branch so rare that trying it out did not find it. Such a draw is left out and the sweep goes
-    on: a sweep that ended would draw the same again when it is resumed. Where draws for one trial hang, or end the
-    process of the file, ``LOST_FOR_ONE_TRIAL`` times, ``ask`` raises ``SweepStopped``.
+    on_refused: called once with each problem for which the space refused a draw: a user's space may raise or hang in a
+    branch so rare that trying it out did not find it. Such a draw is skipped and the sweep continues: if it ended, it
+    would draw the same again when resumed. If draws for one trial hang, or end the process of the file,
+    ``LOST_FOR_ONE_TRIAL`` times, ``ask`` raises ``SweepStopped``.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class OptunaSearch:
         self._seed = seed
         self._lag = concurrency if deterministic else 0
         points = first_points(space, sampler, trials, warm)
-        # Those that an extended sweep has more of come too late: its sampler has begun.
+        # The additional seed points of an extended sweep come too late: its sampler has begun.
         late = (k for k, point in enumerate(points) if k in history.entries and not _tried(history.entries[k], point))
         self._seed_points = points[: next(late, len(points))]
         self._seen: dict[str, int] = {}
@@ -113,7 +113,7 @@ class OptunaSearch:
             return self._draw(number)
 
     def _visible(self, number: int) -> list[TrialState]:
-        """The trials that the ask for trial ``number`` may know the outcome of, by number."""
+        """The trials whose outcomes the ask for trial ``number`` may use, by number."""
         return [trial for k, trial in sorted(self._history.entries.items()) if k <= number - self._lag]
 
     def _tell_ended(self, number: int) -> None:
@@ -128,7 +128,7 @@ class OptunaSearch:
         lost = 0
         for attempt in range(DUPLICATES_IN_A_ROW + RANDOM_DRAWS):
             self._study.sampler = self._sampler_of(number, attempt)
-            # A point may leave names out: what is drawn for them may be refused.
+            # A seed point may leave names out; if the draw for these is refused, the point is tried again.
             if attempt == len(refused) and number < len(self._seed_points):
                 self._study.enqueue_trial(self._seed_points[number])
             trial = self._study.ask()
@@ -143,7 +143,7 @@ class OptunaSearch:
                 refused.append(self._suggestion(trial))
                 self._report_refused(trial, error)
                 continue
-            # What did not go into the trial is told to no other draw: after a kill it would not be there either.
+            # Drawn values that the trial did not use are hidden from other draws, as a kill would lose them.
             self._storage.set_trial_system_attr(trial._trial_id, DRAWN_TOGETHER.format(self._sampler), "")
             suggestion = self._suggestion(trial)
             original = self._seen.setdefault(key_of(params), number)
@@ -181,7 +181,7 @@ class OptunaSearch:
         self._study.tell(trial, value, state=outcome["state"])
 
     def _replay(self, state: TrialState) -> None:
-        """Put a trial of an earlier session into the study, in the state in which it would be there now."""
+        """Put a trial of an earlier session into the study, in the state that it would have there now."""
         for refused in state.suggestion.refused:
             self._study.add_trial(create_trial(state=Outcome.FAIL, **_sampled(refused)))
         for suggestion in (*state.suggestion.duplicates, state.suggestion):
@@ -201,7 +201,7 @@ class OptunaSearch:
             self._storage.set_study_system_attr(self._study_id, name, value)
 
     def _suggestion(self, trial: optuna.Trial) -> Suggestion:
-        """What is written down to put ``trial`` into a study again. positions: where a sequence of QMC stands."""
+        """The record from which ``trial`` can be put into a study again. positions: those of QMC's sequences."""
         attrs = self._storage.get_study_system_attrs(self._study_id)
         return Suggestion(
             suggested=json.loads(json.dumps(trial.params, default=lambda odd: odd.item())),  # numpy's scalars
@@ -216,7 +216,7 @@ class OptunaSearch:
         independent: dict[str, Any] = {"independent_sampler": by_chance, "warn_independent_sampling": False}
         name = self._sampler
         if attempt >= DUPLICATES_IN_A_ROW:
-            # What a finite space still holds is found by enumerating it; elsewhere chance finds it.
+            # A finite space is enumerated for what is left in it, a continuous one sampled at random.
             name = "random" if self._space.continuous else "grid"
         match name:
             case "random":
@@ -235,7 +235,7 @@ class OptunaSearch:
 
 
 class _Sobol(QMCSampler):
-    """One sequence over ``space``, all of it: Optuna's leaves to chance what the first trial did not ask for."""
+    """One sequence over all of ``space``; Optuna's own draws at random what the first trial did not ask for."""
 
     space: dict[str, BaseDistribution]
 
@@ -244,8 +244,7 @@ class _Sobol(QMCSampler):
 
 
 class _Grid(BruteForceSampler):
-    """Refuses a range that ``Space.continuous`` lacks, as it is in a branch so rare that trying the space out did not
-    find it."""
+    """Refuses a continuous range missing from ``Space.continuous``: in a branch so rare that the try-out missed it."""
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -257,13 +256,13 @@ class _Grid(BruteForceSampler):
 
 
 class OptunaExport:
-    """``study.db``: a copy of the search that Optuna's own tools open; the search never reads it.
+    """``study.db``: a copy of the search for Optuna's own tools; the search never reads it.
 
-    Each ended trial is appended, by a thread: the next trial does not wait for it. Made anew from the history when a
-    run is resumed. Python ends when all is written, and ``close`` returns then. listed: the trials of a fixed list, of
-    which nothing is sampled: each parameter stands there as a categorical of all its values in the list.
+    A thread appends each ended trial, so that the next trial does not wait for it. A resumed run creates the file again
+    from its history. ``close`` returns, and Python ends, when all is written. listed: the trials of a fixed list, which
+    are not sampled: each parameter is exported as a categorical of all its values in the list.
 
-    Trouble with the file (a full disk, a lock) is logged and ends the export, not the sweep.
+    An error of the file (a full disk, a lock) is logged and ends the export, not the sweep.
     """
 
     def __init__(self, history: TrialHistory, listed: Sequence[TrialParams] = ()) -> None:
@@ -318,10 +317,10 @@ class OptunaExport:
 
 
 def first_points(space: Space, sampler: str, trials: int, warm: Sequence[dict[str, Scalar]]) -> list[dict[str, Scalar]]:
-    """The points that a sweep of so many trials tries before all else.
+    """The points that a sweep of so many trials tries first.
 
-    The seed points of a user's own space, then those of a ``warm`` start, all of them. Without either those of our
-    space: at most half of the trials, and none where the sampler does not learn from them.
+    All seed points of a user's own space, then all of a ``warm`` start. Without either, those of our space: at most
+    half of the trials, and none if the sampler does not learn from them.
     """
     if space.source is not None or warm:
         return [*own_points(space), *warm]
@@ -329,13 +328,13 @@ def first_points(space: Space, sampler: str, trials: int, warm: Sequence[dict[st
 
 
 def _tried(state: TrialState, point: dict[str, Scalar]) -> bool:
-    """Whether a draw for this trial has all values of ``point`` but those of names that it did not ask for."""
+    """Whether a draw for this trial has all values of ``point``, except of names that it did not ask for."""
     drawn = (*state.suggestion.duplicates, *state.suggestion.refused, state.suggestion)
     return any(all(one.suggested.get(name, value) == value for name, value in point.items()) for one in drawn)
 
 
 def own_points(space: Space) -> list[dict[str, Scalar]]:
-    """The seed points of a user's own space; of ours none."""
+    """The seed points of a user's own space; [] for ours."""
     return [] if space.source is None else space.seed_points
 
 
@@ -344,7 +343,7 @@ def _direction(history: TrialHistory) -> StudyDirection:
 
 
 def frozen_trial(state: TrialState, suggestion: Suggestion, sampler: str = "") -> FrozenTrial:
-    """An ended trial as Optuna has it, or as one of its samplers should: parameters as in ``suggestion``, outcome of
+    """An ended trial in Optuna's form, or in the one for ``sampler``: parameters of ``suggestion``, outcome of
     ``state``."""
     return create_trial(
         user_attrs={"trial_id": state.trial_id, "reason": state.reason},
@@ -356,9 +355,9 @@ def frozen_trial(state: TrialState, suggestion: Suggestion, sampler: str = "") -
 def _outcome(state: TrialState, duplicate: bool, sampler: str) -> dict[str, Any]:
     """state, value and intermediate_values of an ended trial, or of a duplicate that shares its outcome.
 
-    COMPLETE is worth its best value, PRUNED its last one, as Optuna itself has it for a pruned trial. The duplicate of
-    a failed trial is PRUNED without a value, the worst there is: TPE leaves FAIL out and would ask for it for ever.
-    To the Gaussian process, which leaves PRUNED out, a pruned trial is COMPLETE, worth its best value.
+    COMPLETE has its best value, PRUNED its last one, as in Optuna itself. The duplicate of a failed trial is PRUNED
+    without a value, which ranks worst: TPE ignores FAIL and would suggest it forever. The Gaussian process ignores
+    PRUNED, so for it a pruned trial is COMPLETE with its best value.
     """
     values = {epoch: score for epoch, score in sorted(state.scores.items()) if not math.isnan(score)}
     complete = state.status == "completed" or (state.status == "pruned" and sampler == "gp")
@@ -383,7 +382,7 @@ def _distributions(suggestion: Suggestion) -> dict[str, BaseDistribution]:
 
 
 def _changes(space: Space, history: TrialHistory) -> list[str]:
-    """How the space differs from the one that the trials so far were drawn from, where that rules out going on."""
+    """How the space differs from the one of the trials so far, if that rules out continuing, one sentence each."""
     back = "restore it (a weights file may be missing), or start a new run under another --name"
     if space.fixed is not None:
         changed = [k for k, state in history.entries.items() if space.fixed[k : k + 1] != (state.params,)]
@@ -398,12 +397,12 @@ def _changes(space: Space, history: TrialHistory) -> list[str]:
 
 
 def _choices(distribution: BaseDistribution) -> str:
-    """What Optuna does not let change within a study: the choices of a categorical, or the kind of a range."""
+    """What must not change within an Optuna study: the choices of a categorical, or the kind of a range."""
     if isinstance(distribution, CategoricalDistribution):
         return ", ".join(map(str, distribution.choices))
     return type(distribution).__name__
 
 
 def key_of(params: TrialParams) -> str:
-    """The same for configurations that train alike."""
+    """A key that is equal for configurations that train alike."""
     return json.dumps(params.active(), sort_keys=True)

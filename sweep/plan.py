@@ -1,6 +1,6 @@
-"""Everything that is decided and checked before the first trial, so that a sweep that starts can also end.
+"""Everything that is decided and checked before the first trial, so that a sweep that starts can also finish.
 
-All problems of one command come in one answer: each step that can still be tried is tried, whatever went wrong before.
+All problems of one command are reported together: each check that can still be made is made, whatever failed before.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ Ask = Callable[..., Sequence[tuple[str, Any]]]
 FETCHED_S = 3600.0
 """How long a node may take to fetch the weights of all backbones."""
 LOOKED_AT = 32
-"""Training images that are put through the first layers of networks whose weights are not torchvision's."""
+"""Training images that are passed through the first layers of networks whose weights are not torchvision's."""
 DEMO_BACKBONES = ("squeezenet1_0", "squeezenet1_1", "mobilenet_v2")
-"""Those that learn the demo set from random weights within its few epochs on two cores."""
+"""Networks that learn the demo set from random weights within its few epochs on two cores."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A sweep that can run: what was asked, resolved against the data, the weights and the machine.
+    """A sweep that can run: its configuration, resolved against the data, the weights and the machine.
 
     weights: by backbone; missing_weights: why the other backbones are left out. mode: "max" or "min" of
-    ``config.metric``. own_epochs: the trials of a study's list run the study's epochs. cached_stages: by backbone,
-    behind how many of its stages features of frozen layers are kept (``stages_worth_keeping``). slots: trials that the
-    machines have room for as the sweep begins. damaged: files of the run that is resumed that are written again from
-    the data, which are the run's own. warm_trials: of --warm-start; warm_notes: what of its best is not among them.
-    resumed: trials may have begun, and of an extended sweep the seed points are those of the first command.
-    slow_bf16: they compute in bf16, and not every machine that is there is fast at it.
+    ``config.metric``. own_epochs: the trials of a study's list run the study's epochs. cached_stages: by backbone, the
+    numbers of frozen stages after which features are cached (``stages_worth_keeping``). slots: trials that the machines
+    have room for as the sweep begins. damaged: files of a resumed run that are rewritten from the data, which are the
+    same. warm_trials: of --warm-start; warm_notes: which of its best trials are left out. resumed: trials may have
+    begun, and an extended sweep keeps the seed points of the first command. slow_bf16: the trials compute in bf16, and
+    not every machine is known to be fast at it.
     """
 
     config: ResolvedConfig
@@ -94,7 +94,7 @@ class Plan:
 
     @functools.cached_property
     def epochs_of(self) -> dict[int, int]:
-        """A trial's own budget by its number, where it is the study's."""
+        """Epochs by trial number if each trial has the study's own; else empty."""
         return {number: row.epochs for number, row in enumerate(self.space.rows)} if self.own_epochs else {}
 
     @property
@@ -109,11 +109,11 @@ class Plan:
 
     @property
     def resources(self) -> dict[str, float]:
-        """What one trial takes of the machine, in Ray's terms."""
+        """The resources of one trial, in Ray's terms."""
         return {"cpu": float(self.config.cpus_per_trial), "gpu": self.config.gpus_per_trial}
 
     def settings(self, run: RunPaths) -> TrialSettings:
-        """What every trial is told besides its hyperparameters."""
+        """The settings of every trial besides its hyperparameters."""
         config = self.config
         return TrialSettings(
             run_dir=str(run.root.absolute()),
@@ -186,7 +186,7 @@ def make_plan(
 
     problems: those found so far; they are raised together with the ones found here, as one ``UserError``.
     prepare: reads the data set and gives the content of dataset.json. own_epochs: the trials of a study's list run
-    the study's epochs, since the user gave none. resumed: the run that goes on, with the same data and space.
+    the study's epochs, since the user gave none. resumed: the run to continue, with the same data and space.
     """
     problems = list(problems)
     dataset: DatasetRecord | None = None
@@ -200,7 +200,7 @@ def make_plan(
     if _sources(config).base != "imagenet" or not problems:  # A command that cannot run is not worth a download.
         with gathered(problems):
             weights, missing = checked_weights(config)
-    # Without data or weights the space is tried on a stand-in, so that its own mistakes are told in the same answer.
+    # Without data or weights the space is tried on a stand-in, so that its own mistakes are reported with the others.
     known = dataset or DatasetRecord(task="single_label", classes=("", ""), images={"train": 1000})
     context = SpaceContext(
         task=known.task,
@@ -241,7 +241,7 @@ def make_plan(
     elif config.warm_start is not None and not config.study:
         with gathered(problems):
             warm, warm_notes = warm_trials(config, space)
-    raise_all([*dict.fromkeys(problems)])  # The data and the weights are checked with their paths, which were before.
+    raise_all([*dict.fromkeys(problems)])  # Paths of the data and the weights are checked twice: report once.
     assert dataset is not None
     assert space is not None
     settled: dict[str, Any] = {"backbones": tuple(weights)}
@@ -302,7 +302,7 @@ def asked_backbones(config: SweepConfig) -> tuple[tuple[str, ...], bool]:
 
 
 def _sources(config: SweepConfig) -> WeightSources:
-    """What ``--weights`` gives; nothing where it cannot be read, which ``find_weights`` says."""
+    """The sources in ``--weights``; "random" if it cannot be read, which ``find_weights`` reports."""
     try:
         return WeightSources.parse(config.weights or "random")
     except UserError:
@@ -310,10 +310,10 @@ def _sources(config: SweepConfig) -> WeightSources:
 
 
 def checked_weights(config: ResolvedConfig) -> tuple[dict[str, FoundWeights], dict[str, str]]:
-    """The weights of each backbone that can run, and for the others why not; exactly those asked for, if they were.
+    """The weights of each backbone that can run, and for the other backbones why not.
 
-    Raises ``UserError`` with what is wrong with the weights found, with those asked for and missing, and if none is
-    left.
+    Raises ``UserError`` with the problems of the weights found, with the missing ones of backbones that the user named,
+    and if no backbone is left.
     """
     names, exactly = asked_backbones(config)
     size = config.image_size
@@ -352,7 +352,7 @@ def checked_weights(config: ResolvedConfig) -> tuple[dict[str, FoundWeights], di
 
 
 def input_problems(plan: Plan, run_dir: Path) -> list[str]:
-    """Why weights were made for other input values than the training images in ``run_dir``, one sentence each."""
+    """Which weights expect other input values than the training images in ``run_dir`` have, one sentence each."""
     data = open_dataset(run_dir)
     some = np.unique(np.linspace(0, len(data.train) - 1, LOOKED_AT).astype(int))
     images = torch.from_numpy(np.asarray(data.images)[np.sort(data.train.rows[some])])
@@ -361,7 +361,7 @@ def input_problems(plan: Plan, run_dir: Path) -> list[str]:
 
 
 def sampled_trials(space: Space, count: int, seed: int = 0) -> list[TrialParams]:
-    """Trials as the sweep may draw them, at random; of a study its first."""
+    """``count`` random trials as the sweep may draw them; of a study its first ones."""
     if space.fixed is not None:
         return list(space.fixed[:count])
     with random_study(seed) as study:
@@ -371,7 +371,7 @@ def sampled_trials(space: Space, count: int, seed: int = 0) -> list[TrialParams]
 def _layer_problems(space: Space, image_size: int) -> list[str]:
     """Why networks that ``space`` asks for by ``unfreeze_layers`` cannot be built, one sentence each.
 
-    A searched space is known by random trials alone: what they miss fails in its trial.
+    A searched space is checked by random trials only: what they miss fails in its trial.
     """
     trials = sampled_trials(space, RANDOM_TRIALS) if space.fixed is None else space.fixed
     asked = {(params.backbone, params.unfreeze_layers): params for params in trials if params.unfreeze_layers}
@@ -408,7 +408,7 @@ def _differences(
     space: Space | None,
     weights: Mapping[str, FoundWeights],
 ) -> list[str]:
-    """Why data, space (None: passed over) and weights are not those that the run began with, one sentence each."""
+    """How data, space (None = not checked) and weights differ from those that the run began with, one sentence each."""
     found = []
     saved = read_file(DatasetRecord, paths.dataset, [])
     if saved.fingerprint is None:
@@ -446,7 +446,7 @@ def _in_words(one: FoundWeights | WeightsRecord) -> str:
 
 
 def _damaged(paths: RunPaths) -> tuple[str, ...]:
-    """The names of the files that tell of the data and are not as the run wrote them."""
+    """The names of the files about the data that are missing or not as the run wrote them."""
     saved = read_file(DatasetRecord, paths.dataset, [])
     return tuple(path.name for path in _files_of_the_data(paths) if not unchanged(path, saved.sha256))
 
@@ -456,7 +456,7 @@ def _files_of_the_data(paths: RunPaths) -> tuple[Path, ...]:
 
 
 def _data_difference(saved: DatasetRecord, dataset: DatasetRecord) -> str | None:
-    """In what a data set is not the one that was saved. One that is not decoded is compared by what is known of it."""
+    """How a data set differs from the saved one, or None. One that is not decoded is compared by classes and counts."""
     if dataset.fingerprint is None:
         if saved.classes != dataset.classes:
             return f"its classes are {', '.join(dataset.classes)}, the run's {', '.join(saved.classes)}"
@@ -476,11 +476,11 @@ def _data_difference(saved: DatasetRecord, dataset: DatasetRecord) -> str | None
 def node_problems(config: SweepConfig, beside: Path, ask: Ask) -> list[str]:
     """Why trials would fail on some nodes of a cluster, one sentence for each folder and each node without our code.
 
-    beside: a folder made in the storage a moment ago: where the storage is not shared, no other machine has it.
+    beside: a new folder in the storage: if the storage is not shared, no other machine sees it.
     """
     folders = {f"--storage {config.storage}": beside}
     folders |= {f"--weights {given}": path for given, path in _sources(config).paths.items()}
-    # What is missing here, too, is told by whoever opens it.
+    # A folder that is missing here, too, is reported where it is opened.
     seen_here = {option: str(path.absolute()) for option, path in folders.items() if os.path.exists(path)}
     unseen_on: dict[str, list[str]] = {}
     problems = []
@@ -499,8 +499,8 @@ def node_problems(config: SweepConfig, beside: Path, ask: Ask) -> list[str]:
 
 
 def weight_problems(plan: Plan, ask: Ask) -> list[str]:
-    """Why trials would have no ImageNet weights on some nodes of a cluster, one sentence each; else all have fetched
-    them."""
+    """Why trials would have no ImageNet weights on some nodes of a cluster, one sentence each; [] if all nodes have
+    fetched them."""
     if _sources(plan.config).base != "imagenet":
         return []
     problems = []

@@ -1,4 +1,4 @@
-"""``python -m sweep.predict RUN IMAGE...``: what the model of a run says of other images."""
+"""``python -m sweep.predict RUN IMAGE...``: predictions of a run's model for other images."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _run(argv: Sequence[str]) -> int:
     def say(line: str) -> None:
         try:
             print(line, flush=True)
-        except OSError:  # ``| head`` has seen enough, or the terminal has gone: the table and the maps are yet to come
+        except OSError:  # the reader (``| head``) or terminal has gone, but the table and the maps are still to come
             if asked.csv is None and asked.maps is None:
                 raise
             silence_output()
@@ -96,14 +96,14 @@ def _run(argv: Sequence[str]) -> int:
         for answer in model.predict(files, batch_size, maps=asked.maps is not None):
             if asked.maps is not None:
                 _draw_maps(asked.maps, len(answers) + 1, answer, facts.classes)
-            answers.append(replace(answer, under_maps={}))  # a folder of images is more than memory holds
+            answers.append(replace(answer, under_maps={}))  # the maps of a whole folder may not fit into memory
             name = plain(str(answer.file))
             if answer.probability is None:
                 tell([f"{name}: {answer.image.reason}"])
                 continue
             decision = " | ".join(map(plain, model.decide(answer.probability))) or "none of them"
             say(layout.format(name, *(f"{value:.4f}" for value in answer.probability), decision))
-    finally:  # Ctrl-C, too, leaves what is done
+    finally:  # also after Ctrl-C
         if asked.csv is not None and answers:
             _write_csv(asked.csv, model, answers)
     if coloured := sum(answer.coloured for answer in answers):
@@ -122,11 +122,11 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def image_files(places: Sequence[Path]) -> tuple[list[Path], list[str], list[str]]:
-    """Files as they are named, and in place of a folder the images below it, by name; each file once.
+    """The given files, and for each folder the images below it, by name; each file once.
 
-    A file is not asked what it is: it may be an image whatever its name, and if it is none, or is not there, reading it
-    will tell. In folders, what is hidden or no image by suffix or content is passed over. Returns the files, a sentence
-    for each folder without any, or with a folder in it that cannot be entered, and one for what else may be images.
+    A given file is not checked: it may be an image whatever its name; if it is none, or missing, reading it will fail.
+    In folders, hidden files and those that are no image by suffix or content are skipped. Returns the files, a sentence
+    for each folder without images or with a folder that cannot be entered, and one for other files that may be images.
     """
     files: dict[Path, None] = {}
     problems: list[str] = []
@@ -156,7 +156,7 @@ def _rule(facts: ModelFacts) -> str:
 
 
 def _layout(model: Predictor, files: Sequence[Path]) -> str:
-    """How a line is formatted, so that lines can be printed one by one: file, one cell a class, decision."""
+    """The format of a line, so that lines can be printed one by one: file, one cell per class, decision."""
     first = max(len(word) for word in ("file", "threshold", *(plain(str(file)) for file in files)))
     cells = "".join(f"  {{:>{max(6, len(plain(name)))}}}" for name in model.facts.classes)
     return f"{{:<{first}}}{cells}  {{}}"
@@ -196,7 +196,7 @@ def _make_maps_folder(maps: Path, model: Predictor) -> None:
 
 
 def _draw_maps(folder: Path, row: int, answer: Prediction, classes: Sequence[str]) -> None:
-    """Files by row and class, both from 1: names of files often are those of patients."""
+    """Files are named by row and class, both from 1, since image names are often names of patients."""
     for name, pixels in answer.under_maps.items():
         image = Image.fromarray(pixels)
         file = folder / f"{row:05d}_{classes.index(name) + 1}.png"
@@ -204,9 +204,9 @@ def _draw_maps(folder: Path, row: int, answer: Prediction, classes: Sequence[str
 
 
 def _write_csv(table: Path, model: Predictor, answers: Sequence[Prediction]) -> None:
-    """file, decision (labels with | between), threshold, probability_<class>..., problem (empty where all is well).
+    """file, decision (labels with | between), threshold, probability_<class>..., problem (empty if there is none).
 
-    No cell is one that a spreadsheet would run."""
+    No cell can be a formula for a spreadsheet."""
     facts, rule = model.facts, _rule(model.facts)
 
     def write(beside: Path) -> None:

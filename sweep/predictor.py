@@ -1,4 +1,4 @@
-"""A run's model at work: image files in, probabilities and decisions out."""
+"""Inference with a run's model: image files in, probabilities and decisions out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from trainables.metrics import decide
 def open_model(place: Path, device: str, problems: Sequence[str] = ()) -> Predictor:
     """The model of a run folder, or in a ``best.pt``. device: "cpu", "cuda", or "auto", a GPU if there is one.
 
-    Raises ``UserError`` if there is none, with the ``problems`` that were found before.
+    Raises ``UserError`` if it cannot be used, together with the ``problems`` found before.
     """
     found = list(problems)
     with gathered(found):
@@ -54,7 +54,7 @@ def open_model(place: Path, device: str, problems: Sequence[str] = ()) -> Predic
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU: omit it, or give --device cpu")
     chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    set_up_cpu(min(torch.get_num_threads(), available_cpus()))  # Of a container's quota torch knows nothing.
+    set_up_cpu(min(torch.get_num_threads(), available_cpus()))  # torch ignores the CPU quota of a container.
     network, facts = read_model(path)
     with _failure_told(chosen):
         return Predictor(network, facts, path, chosen)
@@ -70,7 +70,7 @@ def _model_file(place: Path) -> Path:
         raise UserError(f"{place}: no such folder or file: give <storage>/<name> of a sweep, or its models/best.pt")
     paths = RunPaths(place)
     read_sweep(paths, [])
-    read_model_record(paths, [])  # of another format: told before best.pt is unpickled
+    read_model_record(paths, [])  # another format is reported before best.pt is unpickled
     path = ModelPaths(paths.models).model
     if not path.is_file():
         now = f"python -m sweep.model {shlex.quote(str(place))} creates it now"
@@ -80,7 +80,7 @@ def _model_file(place: Path) -> Path:
 
 @contextlib.contextmanager
 def _failure_told(device: torch.device) -> Iterator[None]:
-    """Of a GPU that is full, too old for this torch, or gone; it may take the network, and fail as it computes."""
+    """Raise ``UserError`` for a GPU that is full, too old for this torch, or gone: when loading or when computing."""
     try:
         yield
     except RuntimeError as error:
@@ -91,11 +91,11 @@ def _failure_told(device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What became of one image. file: or its pixels. image: what is known of it, with the reason if it cannot be read.
+    """The result for one image. file: its path or its pixels. image: its facts, with the reason if it cannot be read.
 
-    probability: float32 [C], None if the file cannot be read. coloured: in a colour that the model has never seen,
-    and made gray. under_maps: where asked for, by decided class, the square that the network saw under the attribution
-    map of that class, uint8 [S, S, 3].
+    probability: float32 [C], None if the file cannot be read. coloured: a colour image that was converted to gray, as
+    the model was trained on gray images. under_maps: if requested, by decided class, the network's input under the
+    attribution map of that class, uint8 [S, S, 3].
     """
 
     file: Path | Pixels
@@ -116,13 +116,13 @@ class Predictor:
 
     @property
     def title(self) -> str:
-        """One line on what predicts."""
+        """One line about the model."""
         facts = self.facts
         return f"{self.path}: {facts.trial}, {facts.backbone} at {facts.image_size} px. Not for clinical use."
 
     @property
     def warning(self) -> str | None:
-        """Of a model whose images were decoded otherwise than images are now; None where nothing says so."""
+        """Set if the model's training images were decoded by another version than images are now, as far as known."""
         trained_with = self.facts.preprocessing
         if trained_with in (None, PREPROCESSING_VERSION):
             return None
@@ -142,10 +142,9 @@ class Predictor:
     def predict(
         self, files: Sequence[Path | Pixels], batch_size: int | None = None, *, maps: bool = False
     ) -> Iterator[Prediction]:
-        """Read and predict ``files``, or pixels uint8 [H, W] or [H, W, 3], in their order; one that cannot be read ends
-        nothing.
+        """Read and predict ``files``, or pixels uint8 [H, W] or [H, W, 3], in order; continues after unreadable ones.
 
-        batch_size: images computed at once, by default 32 (256 on a GPU); some more are decoded ahead. maps: also draw
+        batch_size: images per batch, by default 32 (256 on a GPU); some more are decoded ahead. maps: also draw
         ``under_maps``, for a ``map_grid`` of ``SMALLEST_GRID`` positions a side or more.
         """
         size = batch_size or EVALUATION_BATCH[self._device.type]
@@ -158,7 +157,7 @@ class Predictor:
         yield from self._predictions(batch, maps)
 
     def decide(self, probability: NDArray[np.float32]) -> tuple[str, ...]:
-        """What ``metrics.decide`` gives of an image, float32 [C]: one class, or any number of labels."""
+        """The decision of ``metrics.decide`` on one image, float32 [C]: one class, or any number of labels."""
         facts = self.facts
         decided = decide(probability, facts.task, facts.classes, facts.thresholds)
         if facts.task == "single_label":
@@ -166,7 +165,7 @@ class Predictor:
         return tuple(itertools.compress(facts.classes, decided))
 
     def _read(self, files: Sequence[Path | Pixels], ahead: int) -> Iterator[tuple[Path | Pixels, Prepared]]:
-        """Each file decoded, in order; ``ahead`` of them meanwhile, while the network computes."""
+        """Decode each file, in order, ``ahead`` of them in advance while the network computes."""
         read = partial(prepare_image, size=self.facts.image_size, fit=self.facts.fit)
         with quiet_decoders(), ThreadPoolExecutor(available_cpus()) as pool:
             yield from zip(files, in_order(pool, read, files, ahead + 1), strict=True)
@@ -188,7 +187,7 @@ class Predictor:
                 yield Prediction(file, prepared.stats, probability, coloured, under_maps)
 
     def _under_maps(self, images: Sequence[Pixels], probabilities: NDArray[np.float32]) -> list[dict[str, Pixels]]:
-        """Of each image, uint8 [C, S, S], by decided class; see ``Prediction``."""
+        """``Prediction.under_maps`` of each image, uint8 [C, S, S]."""
         decided = [self.decide(probability) for probability in probabilities]
         wanted = np.array([[name in names for name in self.facts.classes] for names in decided])
         inputs = partial(self._inputs, images)
@@ -200,7 +199,7 @@ class Predictor:
         ]
 
     def _planes(self, square: Pixels) -> Pixels:
-        """uint8 [C, S, S], C as the model was trained."""
+        """uint8 [C, S, S], with as many channels C as the model was trained on."""
         if self.facts.channels == 1:
             return np.array(Image.fromarray(square).convert("L"))[None]
         return np.stack([square] * 3) if square.ndim == 2 else np.ascontiguousarray(square.transpose(2, 0, 1))
@@ -210,7 +209,7 @@ class Predictor:
         return normalise(torch.from_numpy(some).to(self._device), self.facts.scale)
 
     def _probabilities(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
-        """float32 [B, C]; in ever smaller parts where GPU memory does not suffice."""
+        """float32 [B, C]; computed in smaller and smaller parts if GPU memory does not suffice."""
 
         def of(indices: NDArray[np.int64]) -> Tensor:
             return probabilities_of(self._network(self._inputs(images, indices)), self.facts.task).cpu()

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: one view that updates itself on a terminal, plain lines elsewhere, and curves.
+"""What the user sees while a sweep runs: a view that updates itself on a terminal, plain lines elsewhere, and curves.
 
 The curves are for TensorBoard: an event file in each trial's folder, so that ``tensorboard --logdir RUN`` shows them
 all.
@@ -44,7 +44,7 @@ P = ParamSpec("P")
 
 
 def _never_fails(method: Callable[Concatenate[Progress, P], None]) -> Callable[Concatenate[Progress, P], None]:
-    """Nothing that goes wrong with the view ends a sweep: after a closed pipe or a lost terminal it falls silent."""
+    """An error of the view does not end a sweep: after a closed pipe or a lost terminal the view is silent."""
 
     @functools.wraps(method)
     def guarded(self: Progress, /, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -58,11 +58,11 @@ def _never_fails(method: Callable[Concatenate[Progress, P], None]) -> Callable[C
 
 
 class Progress:
-    """Shows the events of a sweep. It holds a lock and a thread: whoever is pickled must leave it behind.
+    """Shows the events of a sweep. It holds a lock and a thread, so nothing that is pickled may hold it.
 
-    stream: where to, standard output by default; on a terminal that can move its cursor there is a view, else lines.
+    stream: standard output by default; on a terminal that can move its cursor there is a view, else lines.
     clock: seconds, of any origin. time_budget_s: when the sweep will be stopped; the time left is never more. slots:
-    tells how many trials can run at once, set by who runs them.
+    gives how many trials can run at once, set by the code that runs them.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Progress:
         self._clock = clock
         self._start_s = clock()
         self._time_budget_s = time_budget_s
-        # It guards the facts alone. Held while Live draws, it would meet Live's own lock, taken the other way round.
+        # It guards only the facts: held while Live draws, it could deadlock with Live's own lock (reverse order).
         self._lock = threading.Lock()
         self._live: Live | None = None
         if isinstance(self._stream, io.TextIOWrapper):
@@ -107,18 +107,18 @@ class Progress:
         with self._lock:
             self._facts.end(state)
             line = _ended_line(self._facts, state)
-        # The view tells of it by itself; only why a trial failed must outlast the next update.
+        # The view shows the end anyway; only the reason of a failure must stay on the screen.
         if self._live is None or state.status == "failed":
             self._print(line, "red" if state.status == "failed" else "")
 
     @_never_fails
     def message(self, text: str) -> None:
-        """One line of news."""
+        """Show one line of text."""
         self._print(clean(text))
 
     @_never_fails
     def close(self) -> None:
-        """Take the view off the screen. What comes after this is plain lines."""
+        """Remove the view from the screen; everything later is shown as plain lines."""
         live, self._live = self._live, None
         if live is not None:
             live.stop()
@@ -130,7 +130,7 @@ class Progress:
             return _view(self._facts, elapsed_s, self._pace(elapsed_s).seconds_left, height)
 
     def pace(self) -> Pace:
-        """How the sweep gets on at this moment."""
+        """The pace of the sweep at this moment."""
         with self._lock:
             return self._pace(self._clock() - self._start_s)
 
@@ -157,7 +157,7 @@ class Progress:
     def _view_or_nothing(self, console: Console) -> RenderableType:
         try:
             return self.view(console.height)
-        except Exception:  # In the thread that refreshes: it would end with a traceback on the screen.
+        except Exception:  # In Live's thread, which would end with a traceback on the screen.
             _log.warning("the progress view cannot be drawn", exc_info=True)
             return Text()
 
@@ -172,8 +172,8 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """slots: trials that can run at once now, None if not known; busy: those that do. Before the first epoch the others
-    are None, but for the rest of a time budget."""
+    """slots: trials that can run at once now, None if unknown; busy: trials that do run. Before the first epoch the
+    others are None, except ``seconds_left`` with a time budget."""
 
     slots: int | None
     busy: int
@@ -189,11 +189,11 @@ def _moves_cursor(stream: TextIO) -> bool:
 
 
 class SweepProgress:
-    """How far a sweep is: what ended how, what runs, the best so far, the time that is left.
+    """The progress of a sweep: ended trials by status, running trials, the best so far, the time left.
 
     total: trials in all; epochs: the most of a trial. earlier: trials of earlier sessions; those that have ended count,
-    and may be the best, but do not tell how long trials take. What is shown is copied when a trial tells of itself, so
-    that another thread may look at it.
+    and may be the best, but are not used to estimate how long trials take. What is shown is copied at each event of a
+    trial, so that another thread may read it.
     """
 
     def __init__(self, history: TrialHistory, total: int, epochs: int, earlier: Iterable[TrialState] = ()) -> None:
@@ -221,7 +221,7 @@ class SweepProgress:
         return max(0, self.total - self.ended_count - len(self.running))
 
     def begin(self, state: TrialState) -> None:
-        """A trial starts, or starts again where it was when its worker was lost."""
+        """A trial starts, or continues after its worker was lost."""
         self.running[state.number] = self._update(state)
 
     def report(self, state: TrialState) -> None:
@@ -237,14 +237,14 @@ class SweepProgress:
         self._lengths.append(_epoch(state))
 
     def epochs_per_minute(self, elapsed_s: float) -> float | None:
-        """Of all that run, on average over ``elapsed_s`` seconds; None before the first."""
+        """Of all trials together, on average over ``elapsed_s`` seconds; None before the first epoch."""
         return 60 * self._epochs_run / elapsed_s if self._epochs_run and elapsed_s > 0 else None
 
     def seconds_left(self, elapsed_s: float) -> float | None:
         """Estimate from the epochs run so far in ``elapsed_s`` seconds; None before the first.
 
-        A trial still to come is taken to be as long as those that ended here were on average, and as long as the
-        budget while none has.
+        A trial is assumed to run as many epochs as those that ended in this session did on average, or its whole budget
+        while none has ended.
         """
         rate = self.epochs_per_minute(elapsed_s)
         if rate is None:
@@ -257,13 +257,13 @@ class SweepProgress:
         shown = self._states[state.number] = dataclasses.replace(state, scores=dict(state.scores))
         among: Iterable[TrialState] = self._states.values()
         if self.best is not None and self.best.number != state.number:
-            among = (self.best, shown)  # There may be thousands of others, of which none has changed.
-        self.best = best(among, self._mode)  # as everything else decides it
+            among = (self.best, shown)  # The others, perhaps thousands, have not changed.
+        self.best = best(among, self._mode)  # by the same rule as everywhere
         return shown
 
 
 def _view(facts: SweepProgress, elapsed_s: float, left_s: float | None, height: int) -> RenderableType:
-    """The view for a terminal of ``height`` lines; left_s: None while nothing is known. The width is the terminal's.
+    """The view for a terminal of ``height`` lines; left_s: None while unknown. The width is the terminal's.
 
     Best so far, trials running with epoch and score, counts, time elapsed and left.
     """
@@ -295,14 +295,14 @@ def _ended_line(facts: SweepProgress, trial: TrialState) -> str:
 
 
 def clean(text: str) -> str:
-    """``text`` on one line: no escape sequences, no control characters, not endless."""
+    """``text`` on one line: no escape sequences, no control characters, at most ``LONGEST_TEXT`` long."""
     text = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)", "", text)
     text = " ".join("".join(one if one.isprintable() else " " for one in text).split())
     return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 3] + "..."
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: ``45 s``, ``3 min 12 s``, ``1 h 20 min``, ``2 d 3 h``."""
+    """Seconds in readable units: ``45 s``, ``3 min 12 s``, ``1 h 20 min``, ``2 d 3 h``."""
     whole = max(0, round(seconds))
     for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:
@@ -312,7 +312,7 @@ def duration(seconds: float) -> str:
 
 
 def time_left(seconds: float) -> str:
-    """An estimate: whole minutes are all that can be said of it."""
+    """``duration`` of an estimate, which from a minute on is only exact to whole minutes."""
     return duration(seconds if seconds < 60 else 60 * math.ceil(seconds / 60))
 
 
@@ -365,12 +365,12 @@ def _running(facts: SweepProgress, rows: int) -> RenderableType:
 
 
 def _epoch(trial: TrialState) -> int:
-    """The last that it has ended, 0 before its first."""
+    """Its last ended epoch; 0 before the first."""
     return max(trial.scores, default=0)
 
 
 def _best_epoch(trial: TrialState) -> int:
-    """The first with its best score, which it must have."""
+    """The first epoch with its best score; it must have a score."""
     return next(epoch for epoch, score in trial.scores.items() if score == trial.score)
 
 
@@ -381,7 +381,7 @@ def _score(score: float) -> str:
 class TensorBoardLog:
     """Writes every number of every epoch as it is reported to ``history``; never read by the sweep.
 
-    A trial that goes on after a kill gets a second event file, which TensorBoard shows as one curve. Trouble with the
+    A trial that continues after a kill gets a second event file; TensorBoard shows both as one curve. An error of the
     files is logged and ends the writing, not the sweep.
     """
 
@@ -397,8 +397,8 @@ class TensorBoardLog:
         """Add one epoch's record: ``train_loss`` as train/loss, ``val_f1:a`` as val/f1/a, the rest under trial/."""
         if self._broken:
             return
-        # It loads torch. And not its SummaryWriter: a thread writes for that one, and once that has met a full disk,
-        # whoever hands it an epoch waits for ever.
+        # Imported here, as it loads torch. SummaryWriter is not used: after its writing thread has met a full disk, a
+        # call that hands it an epoch never returns.
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.record_writer import RecordWriter
         from tensorboardX.summary import scalar

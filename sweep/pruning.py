@@ -1,6 +1,6 @@
 """When a trial is stopped early: pure functions of what the trials have reported so far.
 
-The score of a trial at an epoch is its best so far, since a trial is worth its best epoch; Ray's own schedulers compare
+The score of a trial at an epoch is its best so far, since its best epoch is what counts; Ray's own schedulers compare
 single epochs, and lose their rungs when the driver is restarted.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from sweep.history import TrialHistory
 
 Threshold = tuple[float, str]
-"""The score below which a trial ends (larger is better), and what it is, with %s for the score."""
+"""The score below which a trial is stopped (larger is better), and its description, with %s for the score."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class PruningRule:
     reduction_factor: float
 
     def reason_to_stop(self, history: TrialHistory, number: int, epoch: int, peers: Collection[int]) -> str | None:
-        """Why trial ``number`` should end after ``epoch``, as a sentence; None to go on.
+        """Why trial ``number`` should end after ``epoch``, as a sentence; None to continue.
 
-        peers: the numbers of the trials that it may be compared with. At its budget a trial ends by itself.
+        peers: numbers of the trials that it may be compared with. At its budget a trial ends by itself.
         """
         if not self.decides(epoch):
             return None
-        # One that ended by itself, its patience over, keeps what it is worth.
+        # A trial that its patience ended still counts, with its best score, at later epochs.
         ended = {k for k in peers if history.entries[k].status == "completed"}
         others = [k for k in peers if k != number and (k in ended or epoch in history.entries[k].scores)]
         threshold = _RULES[self.scheduler](self, history, epoch, others)
@@ -46,7 +46,7 @@ class PruningRule:
         return f"{self.scheduler}: best {history.metric} {sign * own:.4f} after {epoch} epochs, {limit}"
 
     def decides(self, epoch: int) -> bool:
-        """Whether a trial may be stopped after ``epoch``: elsewhere others, perhaps thousands, are not looked at."""
+        """Whether a trial may be stopped after ``epoch``; else the others, perhaps thousands, need not be examined."""
         if self.scheduler == "asha":
             return epoch in self.rungs()
         return self.scheduler == "median" and self.grace_period <= epoch < self.budget
@@ -62,10 +62,10 @@ class PruningRule:
 def _asha(rule: PruningRule, history: TrialHistory, epoch: int, others: Collection[int]) -> Threshold | None:
     """Asynchronous successive halving, stopping variant (Li et al., MLSys 2020, Algorithm 2 with its section 3.2).
 
-    At a rung a trial goes on if it is at or above the (1 - 1/reduction_factor) quantile of the scores that other
-    trials had there (linear between ranks, as Ray's AsyncHyperBandScheduler has it). Fewer others than
-    reduction_factor have no best one in so many: until then all go on, where Ray stops the second to arrive if it is
-    worse than the first, and a short sweep ends with a single finished trial.
+    At a rung a trial continues if it is at or above the (1 - 1/reduction_factor) quantile of the scores that other
+    trials had there (linear between ranks, as in Ray's AsyncHyperBandScheduler). With fewer others than
+    reduction_factor all continue: one in reduction_factor cannot be told yet. Ray instead stops the second to arrive if
+    it is worse than the first, so that a short sweep ends with a single finished trial.
     """
     scores = [score for k in others if not math.isnan(score := _best(history, k, epoch))]
     if len(scores) < rule.reduction_factor:

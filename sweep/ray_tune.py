@@ -1,4 +1,4 @@
-"""The trials as Ray Tune runs them: a cluster to run on, the run of the trials, and what is done with their weights."""
+"""Trials run by Ray Tune: the connection to a cluster, the trials themselves, and predictions with their weights."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from trainables.trial import TrialSettings, predict_trial
 
 LOGGERS = ("ray", "optuna", "sweep")
 MOST_ALIKE = 5
-"""Trials of one machine that may fail one after the other, before their first epoch and for one reason."""
+"""So many consecutive failures on one machine, before the first epoch and for one reason, end the sweep."""
 TRIAL_FILES = ("state", "result", "weights", "predictions", "error", "stacks")
 
 SettingsOf = Callable[[TrialState], tuple[TrialSettings, int]]
-"""The settings of a trial, and the stream of its random numbers."""
+"""The settings of a trial, and the number of its random stream."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Why ``run_trials`` returned, where it was not because all was done."""
+    """Why ``run_trials`` returned; both are False if all was done."""
 
     interrupted: bool = False
     out_of_time: bool = False
 
     def then(self, after: Outcome) -> Outcome:
-        """Of this and what came after it."""
+        """The outcome of this work and the work after it."""
         return Outcome(self.interrupted or after.interrupted, self.out_of_time or after.out_of_time)
 
 
@@ -55,7 +55,7 @@ class Outcome:
 def connected(
     address: str, cpus: int | None = None, wait_for_nodes: int | None = None, gpus: int | None = None
 ) -> Iterator[Machine]:
-    """``connect``, and at the end leave the cluster, or stop Ray, and end the processes that were kept."""
+    """``connect``; at the end, end the worker processes and leave the cluster or stop Ray."""
     with handlers_restored(*ENDING) as before:
         machine = connect(address, cpus, wait_for_nodes, gpus)
         for number in before:
@@ -66,17 +66,17 @@ def connected(
             lost = _connection.close()
             leaving = threading.Thread(target=ray.shutdown, name="ray.shutdown", daemon=True)
             leaving.start()
-            leaving.join(LEAVES_WITHIN_S if lost else None)  # From a cluster that does not answer nothing can be taken.
+            leaving.join(LEAVES_WITHIN_S if lost else None)  # A lost cluster may never answer.
 
 
 class _Connection:
-    """As Ray, one for a process. workers: kept from work to work. noted: a note of a trial was told."""
+    """One per process, as for Ray. workers: kept from work to work. noted: a note of a trial was shown."""
 
     workers: Workers | None = None
     noted = False
 
     def close(self) -> bool:
-        """End the workers; whether the cluster is lost."""
+        """End the workers; returns whether the cluster is lost."""
         workers, self.workers, self.noted = self.workers, None, False
         if workers is None:
             return False
@@ -88,20 +88,20 @@ _connection = _Connection()
 
 
 def log_to(path: Path) -> None:
-    """Send what Ray and Optuna have to say into the file ``path``, away from the screen."""
+    """Send the logs of Ray, Optuna and the sweep to the file ``path`` instead of the screen."""
     handler = RunLog(path)
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(logging.INFO if name == "sweep" else logging.WARNING)
         logger.propagate = False
-    # What its nodes say of dead workers, a paragraph each, Ray prints from a thread whatever its options are.
+    # A thread of Ray prints its nodes' messages about dead workers, a paragraph each, whatever its options are.
     ray._private.worker.print_to_stdstream = _logged
 
 
 @contextlib.contextmanager
 def log_restored() -> Iterator[None]:
-    """Undo ``log_to`` at the end, for whoever uses Ray or Optuna after the sweep in the same process."""
+    """Undo ``log_to`` at the end, for later uses of Ray or Optuna in the same process."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     printing = ray._private.worker.print_to_stdstream
@@ -134,9 +134,9 @@ def run_trials(
 ) -> Outcome:
     """Run trials until ``trials`` in all have begun and ended, nothing new is left, the time is up, or Ctrl-C.
 
-    First go on those that an earlier session left unfinished. ask: begins the next new one; None while it must wait for
-    others, ``Exhausted`` when there is no more. What is unfinished at the end stays "running" in the history, and a
-    resumed sweep goes on with it. trainable: reports an epoch a step, as ``FinetuneTrainable`` has it.
+    Those that an earlier session left unfinished come first. ask: begins the next new one; None while it must wait for
+    others, ``Exhausted`` if none is left. Trials unfinished at the end stay "running" in the history, and a resumed
+    sweep continues them. trainable: reports one epoch per step, as ``FinetuneTrainable`` does.
     """
     lag = plan.at_once if plan.config.deterministic else None
     work = _Trials(history, ask, settings_of, pruning, progress, budget, trials, lag, history.unfinished())
@@ -148,7 +148,7 @@ def run_trials(
     if work.exhausted and len(history.entries) < trials:
         ends = f"the search ends with {len(history.entries)} of --trials {trials}"
         progress.message(f"the space gave no configuration that is new: {ends}")
-    # Between two trials none is unfinished, and still the sweep may have been interrupted.
+    # An interruption between two trials leaves none unfinished, although the sweep is not done.
     done = not history.unfinished() and (work.exhausted or len(history.entries) >= trials)
     return Outcome(interrupted=not done and interrupted, out_of_time=not done and not interrupted)
 
@@ -163,8 +163,8 @@ def predict_trials(
 ) -> list[str]:
     """Predict ``splits`` with the saved weights of each of ``trials`` that ended without failing and lacks one of them.
 
-    Beside each other, by the processes that ran the trials; returns what failed, one sentence each. precision: None =
-    that of the trials.
+    In parallel, by the processes that ran the trials; returns what failed, one sentence each. precision: None = that of
+    the trials.
     """
     done = ("completed", "pruned")
     saved = [trial for trial in trials if trial.status in done and history.files(trial).weights.exists()]
@@ -182,9 +182,9 @@ def predict_trials(
 def run_tasks(
     plan: Plan, paths: RunPaths, function: Callable[..., object], arguments: Sequence[tuple[Any, ...]]
 ) -> list[str | None]:
-    """Call an importable ``function`` with each of ``arguments``, where and beside each other as the trials ran.
+    """Call an importable ``function`` with each of ``arguments``, in parallel, by the processes that ran the trials.
 
-    Why a call failed, one line, by call; None where it did not. ``SweepStopped`` on Ctrl-C.
+    Returns for each call why it failed, one line, or None. Raises ``SweepStopped`` on Ctrl-C.
     """
     if not arguments:
         return []
@@ -195,7 +195,7 @@ def run_tasks(
 
 
 def _workers(plan: Plan, paths: RunPaths, trainable: type[tune.Trainable]) -> Workers:
-    """Processes for the next work: those of the last one where they are of use. ``connected`` ends them."""
+    """Processes for the next work: those of the last one if they suit it. ``connected`` ends them."""
     kept = _connection.workers
     if kept is not None and kept.alive and kept.serves(trainable, plan.resources):
         return kept
@@ -209,9 +209,8 @@ def _workers(plan: Plan, paths: RunPaths, trainable: type[tune.Trainable]) -> Wo
 class _Trials:
     """The work of ``run_trials``: every result and every end goes into the history, and is shown.
 
-    ask, trials: see there. lag: a trial is compared with those only whose number is lower by that much or more; None:
-    with all. unfinished: trials that have begun and wait for a process, before all new ones. exhausted: nothing new is
-    left.
+    ask, trials: see there. lag: a trial is compared only with those whose number is lower by at least this; None = with
+    all. unfinished: begun trials that wait for a process, before all new ones. exhausted: nothing new is left.
     """
 
     history: TrialHistory
@@ -233,7 +232,7 @@ class _Trials:
         try:
             trial = self.unfinished.pop(0) if self.unfinished else self.ask()
         except Exhausted:
-            self.exhausted = True  # For good: hundreds of draws tell no more, and Tune asks ten times a second.
+            self.exhausted = True  # Final: hundreds more draws would not help, and Tune asks ten times a second.
             raise
         if trial is None:
             return None
@@ -261,7 +260,7 @@ class _Trials:
             self.progress.epoch(self.history.entries[number])
         if result["epoch"]:
             self._failed_alike.pop(_place_of(result), None)
-        if (note := result.get("note")) and not _connection.noted:  # Of many trials the first says it.
+        if (note := result.get("note")) and not _connection.noted:  # Shown once, for the first trial.
             _connection.noted = True
             self.progress.message(note)
         if why := result.get("begun_again"):
@@ -281,9 +280,9 @@ class _Trials:
         return True
 
     def _judge_machine(self, place: str, reason: str) -> None:
-        """A GPU that is gone, or a mount, fails a trial in seconds: its place would fail all that are left.
+        """Stop the sweep if ``place`` keeps failing: a lost GPU or mount would fail all remaining trials in seconds.
 
-        What the parameters are to blame for, memory or a time limit, says nothing against it.
+        Failures caused by the parameters, memory or a time limit do not count against it.
         """
         kind = re.sub(r"[\da-f]*\d[\da-f]*", "#", reason)
         if reason.startswith(("ParameterError", "out of memory", "TrialTimeoutError", "TimeoutError")):
@@ -321,7 +320,7 @@ class _Trials:
 
 
 def _place_of(result: dict[str, Any]) -> str:
-    """A machine, or one of its GPUs: the others go on where one is gone."""
+    """A machine, or one of its GPUs: if one is lost, the others still work."""
     host, gpu = str(result.get("hostname", "")), str(result.get("gpu", ""))
     return f"GPU {gpu} of {host}" if gpu else host
 
@@ -329,7 +328,7 @@ def _place_of(result: dict[str, Any]) -> str:
 class TimeBudget:
     """Ends the sweep, not the trials: what runs when the time is up stays unfinished and can be resumed.
 
-    seconds: from now on; None = no end.
+    seconds: from now on; None = no limit.
     """
 
     ASK_AGAIN_S = 5.0
@@ -341,7 +340,7 @@ class TimeBudget:
         self.reserve(float)
 
     def reserve(self, seconds: Callable[[], float]) -> None:
-        """From now on leave so much for what comes after: asked every few seconds, and never more than half counts."""
+        """From now on reserve this time for what follows: asked every few seconds, at most half of the budget."""
         self._reserve_s, self._asked_s = seconds, -self.ASK_AGAIN_S
 
     def stop_all(self) -> bool:

@@ -1,6 +1,6 @@
-"""The one lenient reader of a run's JSON files: a value that does not fit is left out and said, the rest is kept.
+"""The lenient reader of a run's JSON files: an invalid value is left out and reported, the rest is kept.
 
-None always fits: not known. Keys that a record does not have may hold anything.
+None is always valid: unknown. Keys that a record does not have may hold anything.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from search_spaces.paths import unreachable
 from trainables.atomic import check_format
 
 LARGEST = 3.5e38
-"""Networks compute in float32, which ends there; nothing that is computed of such numbers overflows."""
+"""Networks compute in float32, whose range ends there; computations with such numbers do not overflow."""
 MOST = 2**53
-"""Of what is counted: up to there a float holds every whole number."""
+"""The largest count: up to here a float holds every whole number."""
 
 
 class Record(BaseModel):
-    """What a JSON object of a run folder holds. Every field has a default, so a record is there whatever is lost."""
+    """The content of a JSON object in a run folder. Every field has a default, so a record exists whatever is lost."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, protected_namespaces=())
 
@@ -38,12 +38,12 @@ class Record(BaseModel):
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether ``value`` is a finite number that a sweep can have come to."""
+    """Whether ``value`` is a number from -``LARGEST`` to ``LARGEST``."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def is_whole(value: object) -> bool:
-    """Whether ``value`` is a whole number, 0 or more, that a sweep can have come to."""
+    """Whether ``value`` is a whole number from 0 to ``MOST``."""
     return is_number(value) and value == int(value) and 0 <= value <= MOST
 
 
@@ -80,7 +80,7 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[float, BeforeValidator(_number)]
 """Finite."""
 Score = Annotated[float, BeforeValidator(_score)]
-"""A number, or NaN: undefined, in JSON NaN or null. What is infinite is read as NaN."""
+"""A number, or NaN for undefined. JSON NaN, null and infinite numbers are read as NaN."""
 Task = Literal["single_label", "multi_label"]
 Setting = Annotated[Scalar, PlainValidator(_scalar)]
 
@@ -92,9 +92,9 @@ R = TypeVar("R", bound=BaseModel)
 
 
 def read_record(kind: type[R], raw: dict[str, Any], name: str, problems: list[str]) -> R:
-    """``raw`` as a ``kind`` without what does not fit, each said in ``problems`` as of the file ``name``.
+    """``raw`` as a ``kind`` without invalid values, each reported in ``problems`` as of the file ``name``.
 
-    Of a mapping, and of a list of records, an entry is left out; a list of plain values is whole or left out.
+    Of a mapping or a list of records, only the invalid entry is left out; of plain values, the whole list is.
     ``raw`` is changed.
     """
     while True:
@@ -106,10 +106,10 @@ def read_record(kind: type[R], raw: dict[str, Any], name: str, problems: list[st
             if one["input"] is not None:
                 wanted = _WANTED.get(one["type"], one["msg"].removeprefix("Input should be "))
                 problems.append(f"{name}{_place(one['loc'])} is not {wanted}: left out")
-        # From the last one, since positions in a list change; an earlier one may be gone with its list.
+        # Last first, since positions in a list change; an earlier one may already be gone with its list.
         removed = [_remove(raw, one["loc"], entry=one["type"] == "model_type") for one in reversed(misfits)]
         if not any(removed):
-            raw.clear()  # What pydantic names is not found: better nothing than to try it for ever.
+            raw.clear()  # What pydantic names is not found: drop all rather than loop forever.
 
 
 def _place(steps: Sequence[str | int]) -> str:
@@ -117,7 +117,7 @@ def _place(steps: Sequence[str | int]) -> str:
 
 
 def _remove(raw: Any, steps: Sequence[str | int], entry: bool) -> bool:
-    """Take out what ``steps`` lead to; of a list the ``entry``, or all of it. False if they lead nowhere."""
+    """Remove the value at ``steps``; if in a list, that ``entry`` or the whole list. False if it is not found."""
     *above, last = steps
     holder, before = raw, None
     try:
@@ -134,7 +134,7 @@ def _remove(raw: Any, steps: Sequence[str | int], entry: bool) -> bool:
 
 
 def read_file(kind: type[R], path: Path, problems: list[str], name: str | None = None) -> R:
-    """The record in a JSON file; what cannot be read is said in ``problems``, under ``name``."""
+    """The record in a JSON file; what cannot be read is reported in ``problems``, under ``name``."""
     name = name or path.name
     return read_record(kind, read_json(path, problems, name), name, problems)
 
@@ -142,7 +142,7 @@ def read_file(kind: type[R], path: Path, problems: list[str], name: str | None =
 def read_json(path: Path, problems: list[str], name: str, *, check: bool = False) -> dict[str, Any]:
     """The JSON object in ``path``; {} with the reason in ``problems`` if there is none.
 
-    check: raise ``UserError`` where it is of another format than ``FORMAT``.
+    check: raise ``UserError`` if it has another format than ``FORMAT``.
     """
     try:
         value = _parsed(path.read_text(encoding="utf-8"))
@@ -161,7 +161,7 @@ def read_json(path: Path, problems: list[str], name: str, *, check: bool = False
 
 
 def read_lines(path: Path, problems: list[str], name: str) -> list[Any]:
-    """The JSON values of a file of lines, None for a damaged one; [] with the reason if it cannot be read."""
+    """The JSON value of each line, None for a damaged one; [] without a file or, with the reason, if unreadable."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -180,10 +180,10 @@ def _json_or_none(line: str) -> Any:
 
 
 def _parsed(text: str) -> Any:
-    """The JSON value. Halves of a surrogate pair, which no table and no page can hold, become question marks."""
+    """The JSON value. Lone surrogates, which no table and no page can hold, become question marks."""
     return json.loads(_HALF_PAIR.sub(lambda found: found[1] or "?", text))
 
 
 def is_there(path: Path) -> bool:
-    """Whether ``path`` exists; what lies behind a folder that may not be entered counts as there, to be told of."""
+    """Whether ``path`` exists; one that cannot be accessed counts as existing, so that it is reported."""
     return unreachable(path) is not None or path.exists()

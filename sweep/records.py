@@ -113,12 +113,12 @@ class SweepRecord(Record):
 
     @property
     def target(self) -> tuple[str, str, float] | None:
-        """The operating point that was asked for: kind, class and value."""
+        """The requested operating point: kind, class and value; None without one."""
         kinds = {"sensitivity": self.target_sensitivity, "specificity": self.target_specificity}
         return next(((kind, *one) for kind, given in kinds.items() for one in (given or {}).items()), None)
 
     def epochs_of(self, number: int | None = None) -> int | None:
-        """The most epochs that trial ``number`` may run, without it any trial: a study's own where none were given."""
+        """The most epochs that trial ``number``, or None = any trial, may run: a study's own if the user gave none."""
         rows = self.study_rows if self.own_epochs else ()
         own = [row.epochs for row in rows if row.epochs and number in (None, row.number)]
         return max(own, default=self.epochs)
@@ -137,7 +137,7 @@ class WeightsRecord(Record):
 
 
 class ProvenanceRecord(Record):
-    """provenance.json: on what the sweep ran. missing_weights: by backbone, why it was left out."""
+    """provenance.json: what the sweep ran on. missing_weights: by backbone, why it was left out."""
 
     python: str | None = None
     commit: str | None = None
@@ -182,8 +182,8 @@ class SourceRecord(Record):
 
 
 class GroupsRecord(Record):
-    """source: the column or regular expression ("column" in earlier runs); None where images have no group. counts: by
-    split; count: of an evaluation's one."""
+    """source: the column or regular expression (key "column" in earlier runs); None if images have no group. counts: by
+    split; count: of the one split of an evaluation."""
 
     source: str | None = Field(default=None, validation_alias=AliasChoices("from", "column"))
     counts: dict[str, Whole] = {}
@@ -192,12 +192,12 @@ class GroupsRecord(Record):
 
 class DatasetRecord(Record):
     """dataset.json. counts: by split and class; images: by split; subgroups: by column and value; source_by_class: by
-    class and source; caveats: of the data, for every reader of a score.
+    class and source; caveats: limits of the data, for every reader of a score.
 
     preset: by which the set was read, or None. sha256: of splits.csv, images.csv and thumbnails.npz, by name. ordered:
-    the classes stand in an order. missing: images whose label is not known, by split and class. left_out: what is not
-    used by a rule or an option, None in earlier runs; dropped: the files that cannot be read. notes: how the set was
-    read, a sentence each.
+    whether the classes are ordered. missing: images with an unknown label, by split and class. left_out: what a rule or
+    an option excludes, None in earlier runs; dropped: the files that cannot be read. notes: how the set was read, a
+    sentence each.
     """
 
     task: Task = "single_label"
@@ -231,7 +231,7 @@ class FileRecord(Record):
 
 
 class ModelRecord(Record):
-    """best.json, see ``trainables.export.ModelFacts``. onnx_difference: the largest from torch; loading: a program."""
+    """best.json, see ``trainables.export.ModelFacts``. onnx_difference: the largest from torch; loading: code."""
 
     backbone: str | None = None
     task: str | None = None
@@ -268,7 +268,7 @@ class BaselineRecord(Record):
 
     @property
     def kind(self) -> str:
-        """ "frozen": a network's features, not fine-tuned; "shortcut": what needs no finding to be seen."""
+        """ "frozen": a network's features, without fine-tuning; "shortcut": a method that needs no visible finding."""
         return "frozen" if self.name.startswith("frozen_") else "shortcut"
 
 
@@ -286,8 +286,8 @@ class Run:
 
     suggestions: by trial_id. best: of the trials, None if none has a score. finals: None before any finalist was
     chosen. rows: splits.csv, every column as text ("" where empty). images: images.csv, ``IMAGE_COLUMNS``, path and
-    mode text, the others numbers or NaN; no rows where there is none. model: None where no model is written; baselines:
-    None where none were measured. problems: one sentence for each file that is damaged or missing.
+    mode text, the others numbers or NaN; no rows without the file. model: None if no model is written; baselines: None
+    if none were measured. problems: one sentence for each file that is damaged or missing.
     """
 
     paths: RunPaths
@@ -307,7 +307,7 @@ class Run:
 
 
 def read_run(root: Path) -> Run:
-    """Read the run folder ``root``. Raises ``UserError`` if it is none, or of another format."""
+    """Read the run folder ``root``. Raises ``UserError`` if it is no run folder, or of another format."""
     paths = RunPaths(Path(root))
     problems: list[str] = []
     sweep = read_sweep(paths, problems)
@@ -333,7 +333,7 @@ def read_run(root: Path) -> Run:
 
 
 def read_sweep(paths: RunPaths, problems: list[str]) -> SweepRecord:
-    """sweep.json. Raises ``UserError`` where there is none, and for any format but ``FORMAT``."""
+    """sweep.json. Raises ``UserError`` if there is none, and for any format but ``FORMAT``."""
     if why := unreachable(paths.sweep):
         raise UserError(why)
     if not paths.sweep.is_file():
@@ -347,7 +347,7 @@ def read_sweep(paths: RunPaths, problems: list[str]) -> SweepRecord:
 
 
 def read_model_record(paths: RunPaths, problems: list[str]) -> ModelRecord | None:
-    """best.json; None where no model is written. Raises ``UserError`` for any format but ``FORMAT``."""
+    """best.json; None if no model is written. Raises ``UserError`` for any format but ``FORMAT``."""
     files = ModelPaths(paths.models)
     if not is_there(files.model) and not is_there(files.facts):
         return None
@@ -382,7 +382,7 @@ def _read_rows(paths: RunPaths, dataset: DatasetRecord, problems: list[str]) -> 
 
 
 def _read_table(path: Path, columns: list[str], problems: list[str]) -> pd.DataFrame | None:
-    """All as text ("" where empty); None where it cannot be read or lacks one of ``columns``."""
+    """All cells as text ("" if empty); None if it cannot be read or lacks one of ``columns``."""
     try:
         found = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", index_col=False)
         if not (lacking := [name for name in columns if name not in found]):
@@ -403,7 +403,7 @@ def _read_images(paths: RunPaths, dataset: DatasetRecord, problems: list[str]) -
 
 
 def image_table(path: Path, problems: list[str]) -> pd.DataFrame:
-    """``IMAGE_COLUMNS``; without rows where there is no such file, as in earlier runs, or it is damaged."""
+    """``IMAGE_COLUMNS``; no rows if there is no such file, as in earlier runs, or if it is damaged."""
     found = _read_table(path, IMAGE_COLUMNS, problems) if is_there(path) else None
     if found is None:
         return pd.DataFrame(columns=IMAGE_COLUMNS)
@@ -414,7 +414,7 @@ def image_table(path: Path, problems: list[str]) -> pd.DataFrame:
 def read_predictions(run: Run, of: str | BaselineRecord) -> Predictions | None:
     """The saved predictions of a trial ("t0007"), of a repeat ("t0007/seed_1001") or of a baseline.
 
-    None where there are none, or they are damaged: then it is said in ``run.problems``.
+    None if there are none, or if they are damaged, which ``run.problems`` then reports.
     """
     files = run.paths.baselines
     path = files / f"{of.name}.npz" if isinstance(of, BaselineRecord) else run.paths.trial(of).predictions

@@ -1,4 +1,4 @@
-"""A run that goes on: its saved settings, and which of them may be given anew."""
+"""Resuming a run: its saved settings, and which of them may be changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainables.data.config import dashed
 
 
 class Resumed(NamedTuple):
-    """A run that goes on: its saved settings with what was given anew. problems: one sentence a contradiction.
+    """A run to resume: its saved settings with the changes. problems: one sentence per contradiction.
 
     own_epochs, cached_stages: as in ``Plan``, decided before the first trial.
     """
@@ -31,9 +31,9 @@ class Resumed(NamedTuple):
 
 
 def resume(asked: SweepConfig) -> Resumed:
-    """The run ``asked.resume`` with what may change, and was given, taken from ``asked``.
+    """The run ``asked.resume``, with the given settings that may change taken from ``asked``.
 
-    Raises ``UserError`` if there is no such run, or none whose settings can be read.
+    Raises ``UserError`` if there is no such run, or if its settings cannot be read.
     """
     paths = _run_paths(asked)
     saved, own_epochs, cached_stages = _saved(paths)
@@ -63,9 +63,9 @@ def resume(asked: SweepConfig) -> Resumed:
     ]
     changed = {name: getattr(asked, name) for name in given if name in may_change and name not in kept}
     if changed.get("address") == "local" and "wait_for_nodes" not in asked.model_fields_set:
-        changed["wait_for_nodes"] = None  # The command line has no word for it.
+        changed["wait_for_nodes"] = None  # The command line cannot say None.
     place = {"resume": asked.resume, "storage": asked.storage, "name": paths.root.name}
-    # Of this command alone: what was retried once is not retried whenever the run goes on.
+    # Only for this command: a retry is not repeated whenever the run is resumed.
     changed |= place | {"retry_failed": asked.retry_failed}
     return Resumed(paths, saved.model_copy(update=changed), own_epochs, cached_stages, problems)
 

@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from trainables.trial import TrialSettings
 
 LONGEST_STEM = 60
-"""Letters of a space's name in that of its runs."""
+"""Maximum characters of a space's name in the name of its runs."""
 _ONE_AT_A_TIME = threading.Lock()
-"""Ray is one for a process, and where its log goes, too."""
+"""Ray, and the place of its log, exist once per process."""
 NOT_CHECKED = "not yet checked: files that cannot be decoded, equal pixels in files that differ, near duplicates"
 
 
@@ -62,8 +62,8 @@ def sweep(**options: Any) -> RunPaths:
     """The same from Python, as in a notebook: ``sweep(data="xrays", trials=8, set={"lr": 1e-3})``; the run's folder.
 
     options: those of the command line, with underscores; several values are a list, pairs a dict, a switch True or
-    False, and None leaves an option out. ``sweep.records.read_run`` reads what came out. Raises ``UserError`` with
-    everything wrong; a sweep that is interrupted goes on with ``sweep(resume=...)``. One at a time in a process.
+    False, and None leaves an option out. ``sweep.records.read_run`` reads the results. Raises ``UserError`` with all
+    problems; an interrupted sweep continues with ``sweep(resume=...)``. One at a time per process.
     """
     return _alone(arguments_of(options), None)[0]
 
@@ -89,7 +89,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def data_summary(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``--dry-run --json`` says of a data set. dataset: the content of dataset.json."""
+    """What ``--dry-run --json`` prints about a data set. dataset: the content of dataset.json."""
     single, counts = dataset["task"] == "single_label", dataset["counts"].values()
     groups = dataset["groups"]
     return {
@@ -105,7 +105,7 @@ def data_summary(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _alone(arguments: list[str], found: dict[str, Any] | None) -> tuple[RunPaths, int]:
-    """``_sweep``, unless another one runs in this process."""
+    """``_sweep``; ``UserError`` if another one runs in this process."""
     if not _ONE_AT_A_TIME.acquire(blocking=False):
         raise UserError("another sweep is running in this process: wait for it, or start this one in another process")
     with contextlib.ExitStack() as stack:
@@ -116,8 +116,8 @@ def _alone(arguments: list[str], found: dict[str, Any] | None) -> tuple[RunPaths
 def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib.ExitStack) -> tuple[RunPaths, int]:
     """Run the command line: the folder of the run, and the exit code.
 
-    found: of ``--dry-run --json``, gets "config" and "dataset" as far as they are known. stack: closes, at the end,
-    what was opened for this sweep alone.
+    found: for ``--dry-run --json``, gets "config" and "dataset" as far as they are known. stack: closes, at the end,
+    what was opened only for this sweep.
     """
     asked, problems = read(arguments)
     if found is not None and not asked.dry_run:
@@ -203,7 +203,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
     except (SweepStopped, OSError) as error:
         stopped = error if isinstance(error, SweepStopped) else disk.stopped_by(error, paths.root.parent)
         if stopped.exit_code != DISK_FULL:
-            with contextlib.suppress(OSError, SweepStopped):  # What is there is worth a look in the morning.
+            with contextlib.suppress(OSError, SweepStopped):  # The results so far are still useful.
                 say(*write_summary(history, ended=False))
         raise SweepStopped(f"{stopped.reason}; continue with: {resume_command(paths)}", stopped.exit_code) from error
     if outcome.interrupted:
@@ -215,7 +215,7 @@ def _sweep(arguments: list[str], found: dict[str, Any] | None, stack: contextlib
 
 
 def winner_selected(history: TrialHistory) -> bool:
-    """Whether the finalists are done, so that a search that used up its time is a sweep that has ended."""
+    """Whether the finalists are done: then the sweep has ended, although the search used up its time."""
     finals = read_finals(history.paths, history.metric, history.mode, [])
     return finals is not None and finals.selected is not None and finals.done
 
@@ -235,7 +235,7 @@ def this_machine() -> Machine:
 
 
 def new_run_paths(config: SweepConfig) -> RunPaths:
-    """The folder of a new run: ``--name``, or the space and the time where it gives none that can be."""
+    """The folder of a new run: ``--name``, or the space and the time if that is not given or invalid."""
     if config.name is not None and not name_problems(config):
         return RunPaths(Path(config.storage) / config.name)
     name = f"{Path(config.space).name.removesuffix('.py')[:LONGEST_STEM]}-{datetime.now().strftime('%Y%m%d-%H%M%S')}"
@@ -245,10 +245,10 @@ def new_run_paths(config: SweepConfig) -> RunPaths:
 def prepare_into(
     beside: RunPaths | None, paths: RunPaths, workers: int, folds: int | None, found: dict[str, Any] | None = None
 ) -> Callable[[DataConfig], dict[str, Any]]:
-    """Reads a data set into the run folder ``beside``, its decoded images into the cache that runs share.
+    """A function that reads a data set into the run folder ``beside``, and decoded images into the shared cache.
 
-    Without a folder it only looks for what is wrong with the data. folds: into how many it has to be divisible. found:
-    gets the answer as "dataset", whatever else is wrong with the command.
+    Without a folder it only looks for problems of the data. folds: how many the data must be divisible into. found:
+    gets the result as "dataset", whatever else is wrong with the command.
     """
     from trainables.data.prepare import inspect, prepare
 
@@ -265,7 +265,7 @@ def prepare_into(
 
 
 def with_preset(asked: SweepConfig, problems: list[str]) -> SweepConfig:
-    """``asked`` with what the preset of its data set says; why there is none that can be used goes to ``problems``."""
+    """``asked`` with the settings of its data set's preset; why none can be used is added to ``problems``."""
     from trainables.data.presets import apply_preset
 
     with gathered(problems):
@@ -276,9 +276,9 @@ def with_preset(asked: SweepConfig, problems: list[str]) -> SweepConfig:
 def write_new_run(
     paths: RunPaths, beside: RunPaths, asked: SweepConfig, plan: Plan, machine: Machine, arguments: list[str]
 ) -> RunPaths:
-    """Write what was asked, what it came to and on what it runs, and move the new run folder into place.
+    """Write the request, the resolved settings and the provenance, and move the new run folder into place.
 
-    Returns where it is: jobs of an array begin in the same second, and then have the same name by the time.
+    Returns where it is: array jobs that begin in the same second have the same default name, and then get a number.
     """
     from sweep.estimate import provenance
 
@@ -318,14 +318,14 @@ def write_new_run(
 
 
 def weights_found(plan: Plan) -> dict[str, dict[str, Any]]:
-    """As provenance.json has them."""
+    """The weights as written to provenance.json."""
     return {name: dataclasses.asdict(found) for name, found in plan.weights.items()}
 
 
 def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: TimeBudget, beat: Heartbeat) -> Outcome:
     """All that is trained and predicted: the search, the finalists, the baselines and the model.
 
-    history: not yet loaded. Raises ``SweepStopped`` where the sweep cannot go on.
+    history: not yet loaded. Raises ``SweepStopped`` if the sweep cannot continue.
     """
     from sweep import finalists, model
     from sweep.records import read_run
@@ -347,9 +347,9 @@ def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: 
 def run_search(
     plan: Plan, history: TrialHistory, settings: TrialSettings, budget: TimeBudget, beat: Heartbeat
 ) -> Outcome:
-    """Run the search to its end, or to that of its time; it goes on where an earlier session left it.
+    """Run the search to its end, or until its time is up; it continues where an earlier session left it.
 
-    history: not yet loaded. budget: of the whole sweep; what the finalists will take of it is left to them.
+    history: not yet loaded. budget: of the whole sweep; the expected time of the finalists is reserved for them.
     """
     from sweep import estimate
     from sweep.finalists import expected_seconds
@@ -386,7 +386,7 @@ def run_search(
             progress.message(note)
         outcome = run_trials(plan, history, search.ask, settings_of, pruning, progress, budget, trials=config.trials)
         if not outcome.interrupted:
-            asked_for = [best] if (best := history.best()) else []  # how it does on training images
+            asked_for = [best] if (best := history.best()) else []  # for its scores on training images
             for problem in predict_trials(plan, history, asked_for, settings_of, ("train", "val")):
                 progress.message(problem)
     budget.reserve(float)
@@ -394,7 +394,7 @@ def run_search(
 
 
 def write_summary(history: TrialHistory, ended: bool) -> list[str]:
-    """Write the tables and the report; returns the lines that tell the user what came out. ended: the whole sweep."""
+    """Write the tables and the report; returns lines with the results. ended: whether the whole sweep has ended."""
     from sweep.history import drop_failed_states
     from sweep.records import read_run
 
@@ -411,7 +411,7 @@ def write_summary(history: TrialHistory, ended: bool) -> list[str]:
 
 
 def summary(history: TrialHistory, finals: Finals | None) -> list[str]:
-    """The lines that tell the user what came out, and where it is."""
+    """Lines for the user with the results and where they are."""
     counts = ", ".join(f"{history.count(status)} {status}" for status in ("completed", "pruned", "failed"))
     lines = [f"trials: {counts}" + (f", {unfinished} unfinished" if (unfinished := history.count("running")) else "")]
     best = history.best()
@@ -448,7 +448,7 @@ def _winner_lines(history: TrialHistory, finals: Finals | None) -> list[str]:
 
 
 def resume_command(paths: RunPaths) -> str:
-    """The command that goes on with a run."""
+    """The command that continues a run."""
     root = paths.root if paths.root.name not in ("", "..") else paths.root.resolve()
     storage = [] if root.parent == Path("runs") else ["--storage", str(root.parent)]
     return shlex.join(["python", "-m", "sweep.run", "--resume", root.name, *storage])

@@ -1,4 +1,4 @@
-"""The run folder: every file name of it, and how it comes to be: all of it at once when all has been checked, or not.
+"""The run folder: all its file names, and its creation: as a whole once all has been checked, or not at all.
 
 Loads neither torch nor ray.
 """
@@ -29,10 +29,10 @@ from trainables.data import dataset as files
 from trainables.processes import is_gone, this_process
 
 LONGEST_PATH = 3000 if sys.platform == "linux" else 700
-"""Of a run folder, in bytes: Linux ends paths at 4096, macOS at 1024, and there are files below it."""
+"""Of a run folder, in bytes: Linux limits paths to 4096, macOS to 1024, and there are files below the folder."""
 LEFTOVER_S = 3 * 86_400.0
 OWNER = ".sweep-process"
-"""In each folder that ``folder_beside`` makes: whose it is."""
+"""A file in each folder that ``folder_beside`` makes; it names the process that owns the folder."""
 IMAGE_CACHE = ".image_cache"
 """Below the storage: the decoded images, shared by all runs there."""
 
@@ -43,7 +43,7 @@ class _Folder:
 
 
 class _At:
-    """A path below ``root`` of the folder whose attribute it is."""
+    """An attribute that is a path below the folder's ``root``."""
 
     def __init__(self, place: str) -> None:
         self._place = place
@@ -67,10 +67,10 @@ class RunPaths(_Folder):
     lock = _At(".lock")
     """Held by the process that runs the sweep."""
     heartbeat = _At("heartbeat.json")
-    """Who runs the sweep, how it gets on and how it ended, see ``sweep.heartbeat``."""
+    """Which process runs the sweep, its progress and how it ended, see ``sweep.heartbeat``."""
     log = _At("logs/ray.log")
     reserve = _At(".reserve")
-    """Room for the last records when the disk is full."""
+    """Space reserved for the last records if the disk is full."""
     tune = _At("tune")
     trials = _At("trials")
     trials_table = _At("trials.parquet")
@@ -85,7 +85,7 @@ class RunPaths(_Folder):
     test_access = _At(files.TEST_ACCESS_FILE)
     """One line for each time that the test split was opened."""
     baselines = _At("baselines")
-    """What simple methods reach on the same split: a table and their predictions."""
+    """Results of simple methods on the same split: a table and their predictions."""
     baselines_table = _At(f"baselines/{files.BASELINES_FILE}")
     models = _At("models")
     """The model to use, see ``ModelPaths``."""
@@ -98,17 +98,17 @@ class RunPaths(_Folder):
 
     def trial_folders(self) -> list[Path]:
         try:
-            with os.scandir(self.trials) as listed:  # The list itself tells what each of thousands is.
+            with os.scandir(self.trials) as listed:  # It tells file types without a ``stat`` of each of thousands.
                 return sorted(self.trials / one.name for one in listed if one.is_dir())
         except (FileNotFoundError, NotADirectoryError, PermissionError):
-            return []  # Any other error is raised: a sweep that saw no trials would begin again over those it has.
+            return []  # Any other error is raised: a sweep that saw no trials would write new ones over them.
 
     def repeat_folders(self) -> list[Path]:
         kinds = ("*/seed_*", "*/fold_*")
         return sorted(entry for kind in kinds for entry in self.finalists.glob(kind) if entry.is_dir())
 
     def fold(self, name: str) -> Path:
-        """The split of one fold, in the form of splits.csv; name: that of its repeats."""
+        """The split of one fold, in the format of splits.csv; name: that of its repeats."""
         return self.finalists / "folds" / f"{name}.csv"
 
 
@@ -123,13 +123,13 @@ class TrialPaths(_Folder):
     restarts = _At("restarts.jsonl")
     """A line for each time that its process was lost: when, and why."""
     state = _At("state.pt")
-    """What an unfinished trial goes on from; removed when it ends, of a failed one when the sweep has ended."""
+    """What an unfinished trial continues from; removed when it ends, or, if it failed, when the sweep has ended."""
     stacks = _At("stacks.txt")
-    """Where a trial hung when the watchdog ended it."""
+    """Stack traces of a hung trial, from when the watchdog ended it."""
     weights = _At("best/weights.pt")
     predictions = _At(f"best/{files.PREDICTIONS_FILE}")
     maps = _At(f"best/{files.MAPS_FILE}")
-    """Where it looked, see ``trainables.attribution``; of the trial alone that the model was made of."""
+    """Attribution maps, see ``trainables.attribution``; only of the trial that became the model."""
 
 
 class ModelPaths(_Folder):
@@ -138,7 +138,7 @@ class ModelPaths(_Folder):
     model = _At("best.pt")
     onnx = _At("best.onnx")
     facts = _At("best.json")
-    """What stands in both, and their hashes, for who has no torch."""
+    """The facts in both, and their hashes, readable without torch."""
     card = _At("card.md")
 
 
@@ -154,7 +154,7 @@ class EvaluationPaths(_Folder):
 
 
 def place_problems(paths: RunPaths) -> list[str]:
-    """Why a new run cannot be called as ``paths`` has it, one sentence each."""
+    """Why a new run cannot be created at ``paths``, one sentence; [] if it can."""
     if not os.path.lexists(paths.root):
         return []
     way_out = f"continue it with --resume {paths.root.name}, or give another --name"
@@ -162,7 +162,7 @@ def place_problems(paths: RunPaths) -> list[str]:
 
 
 def unwritable(paths: RunPaths) -> list[str]:
-    """Why this user cannot go on with a run, one sentence; [] if nothing is in the way."""
+    """Why this user cannot continue a run, one sentence; [] if it is possible."""
     if os.access(paths.root, os.W_OK | os.X_OK):
         return []
     way_out = f"ask its owner, or start from its best trials with --warm-start {shlex.quote(str(paths.root))}"
@@ -170,7 +170,7 @@ def unwritable(paths: RunPaths) -> list[str]:
 
 
 def image_cache(storage: Path) -> Path:
-    """Where the runs of a storage share their decoded images; a folder of one's own where that is another user's."""
+    """Where the runs of a storage share their decoded images; a separate folder if that is not writable."""
     cache = storage.absolute() / IMAGE_CACHE
     shared = not cache.is_dir() or os.access(cache, os.W_OK | os.X_OK)
     return cache if shared else cache.with_name(f"{IMAGE_CACHE}-{os.getuid()}")
@@ -178,10 +178,10 @@ def image_cache(storage: Path) -> Path:
 
 @contextlib.contextmanager
 def staging(paths: RunPaths, problems: list[str], *, dry: bool = False) -> Iterator[RunPaths | None]:
-    """A folder beside the run's in which it takes shape; removed unless it was moved into place.
+    """A folder beside the run's in which the run is built; removed unless it was moved into place.
 
-    None if it is a ``dry`` run, which writes nothing, and where the storage cannot be written to: why is added to
-    ``problems``, and what else is wrong can still be found. Raises ``UserError`` if the disk fills up meanwhile.
+    None for a ``dry`` run, which writes nothing, and if the storage cannot be written to: the reason is added to
+    ``problems``, so that others can still be found. Raises ``UserError`` if the disk fills up meanwhile.
     """
     storage = paths.root.parent
     with contextlib.ExitStack() as stack:
@@ -218,10 +218,10 @@ def check_writable(place: Path) -> None:
 
 @contextlib.contextmanager
 def folder_beside(place: Path, *neighbours: str) -> Iterator[Path]:
-    """A new folder beside ``place``; gone afterwards unless it was moved, as are folders made for it and left empty.
+    """A new folder beside ``place``; removed afterwards unless it was moved, as are folders made for it and left empty.
 
-    neighbours: names of folders beside it that may be made meanwhile. First removes what processes that were killed
-    have left there of this kind.
+    neighbours: names of folders beside it that may be made meanwhile. First removes such folders that killed processes
+    have left there.
     """
     missing = [folder for folder in place.absolute().parents if not os.path.lexists(folder)]  # the deepest come first
     beside = [place.parent / name for name in neighbours if not os.path.lexists(place.parent / name)]
@@ -239,7 +239,7 @@ def folder_beside(place: Path, *neighbours: str) -> Iterator[Path]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Of other machines, or where the owner is not known, only what is ``LEFTOVER_S`` old."""
+    """Remove folders of dead processes; of other machines or unknown owners only those ``LEFTOVER_S`` old."""
     for owner in folder.glob(f".*-????????/{OWNER}"):
         with contextlib.suppress(OSError):
             gone = is_gone(owner.read_text(encoding="utf-8", errors="replace"))
@@ -254,15 +254,15 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def claim(paths: RunPaths) -> BaseFileLock:
-    """Hold the run folder for this process until it ends, however it ends; ``UserError`` if another one holds it."""
-    # A file that stands for the lock, the fallback, would outlive a driver that was killed.
+    """Lock the run folder for this process until it ends, however it ends; ``UserError`` if another one has it."""
+    # The fallback, a file that stands for the lock, would outlive a killed driver.
     lock = FileLock(paths.lock, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:
         raise UserError(f"the run {paths.root} is running in another process: wait for it, or stop it first") from None
     except OSError:
-        pass  # A file system without locks: two drivers at once are then the user's to avoid.
+        pass  # A file system without locks: the user must avoid two drivers at once.
     return lock
 
 
@@ -273,13 +273,13 @@ def reopen_run(
     damaged: Collection[str],
     weights: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write down what the resumed sweep was asked anew, and remove files that a kill left half written.
+    """Record the changes of a resumed sweep, and remove files that a kill left half written.
 
     sweep: the keys of sweep.json that change. damaged: the names of files that are taken from ``beside``, where the
-    same data set was read again. weights: of provenance.json, where they have moved.
+    same data set was read again. weights: new ones for provenance.json if the files have moved.
     """
     for folder, below, names in os.walk(paths.root):
-        if Path(folder) == paths.root:  # Ray's files, and those of another command that may be at work now
+        if Path(folder) == paths.root:  # not Ray's files, nor those of another command that may be running
             below[:] = [name for name in below if name not in (paths.tune.name, paths.external.name)]
         for name in filter(TEMPORARY.fullmatch, names):
             with contextlib.suppress(OSError):
@@ -288,7 +288,7 @@ def reopen_run(
     known = before.get("sha256")
     hashes = known if isinstance(known, dict) else {}
     if _cache_rows(paths.splits) != _cache_rows(beside.splits):
-        # A file that cannot be read has come or gone: the same images stand in other rows of the image cache.
+        # An unreadable file was added or removed: the same images have other rows in the image cache.
         damaged = list(again["sha256"])
     for name in damaged:
         os.replace(beside.root / name, paths.root / name)
@@ -300,7 +300,7 @@ def reopen_run(
 
 
 def _cache_rows(splits: Path) -> list[str | None]:
-    """Of each image in splits.csv; [] where it cannot be read."""
+    """The cache row of each image in splits.csv; [] if it cannot be read."""
     try:
         with splits.open(encoding="utf-8", newline="") as file:
             return [row.get("row") for row in csv.DictReader(file)]

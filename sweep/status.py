@@ -1,6 +1,6 @@
 """``python -m sweep.status RUN``: whether a sweep runs, how far it is, and what went wrong, from any terminal or host.
 
-Reads the run folder alone, takes no lock and writes nothing. Loads neither torch nor ray.
+Reads only the run folder, takes no lock and writes nothing. Loads neither torch nor ray.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ LAST_ERRORS = 3
 
 
 class Status(Beat):
-    """How a run stands: its last heartbeat, and what its files tell.
+    """The state of a run: its last heartbeat, and the facts in its files.
 
     trials: of the search, by status; trials_wanted: how many there will be. repeats, repeats_wanted: of the finalists;
     None before these were chosen. best: its trial_id; score: of ``metric`` at its ``best_epoch``, from 1;
-    configuration: one line. winner: of the finalists; winner_mean: its score over its repeats. last_errors: of trials
-    and repeats that failed, a line each; problems: what could not be read. resume: the command that goes on with it.
+    configuration: one line. winner: of the finalists; winner_mean: its mean score over its repeats. last_errors: of
+    failed trials and repeats, a line each; problems: what could not be read. resume: the command that continues it.
     """
 
     run: str
@@ -50,7 +50,7 @@ class Status(Beat):
 
 
 def read_status(root: Path) -> Status:
-    """How the run in ``root`` stands. Raises ``UserError`` if it is none, or of another format."""
+    """The state of the run in ``root``. Raises ``UserError`` if it is no run, or of another format."""
     paths = RunPaths(root)
     problems: list[str] = []
     sweep = read_sweep(paths, problems)
@@ -107,7 +107,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def lines(status: Status) -> Iterator[str]:
-    """What a person is told."""
+    """The status as lines for a reader."""
     running = status.state == "running"
     phase = f", phase {status.phase}" if status.phase and status.state != "done" else ""
     yield f"{status.run}: {status.state}{phase}" + (f", on {status.host}, process {status.pid}" if running else "")

@@ -36,7 +36,7 @@ from trainables.metrics import OperatingPoint
 
 STATUSES = ("completed", "pruned", "failed", "running")
 _READ_AT_ONCE = 16
-"""Trials whose files are asked for at the same time: a file server takes milliseconds for each answer."""
+"""Trials whose files are read in parallel: a file server takes milliseconds for each answer."""
 
 
 class Ranked(Protocol):
@@ -74,9 +74,9 @@ def best(trials: Iterable[T], mode: str) -> T | None:
 class Suggestion(Record):
     """Where a trial's parameters come from.
 
-    Of the search: what the sampler suggested, from which distributions (Optuna's JSON), and positions in its sequence;
-    duplicates: suggestions before it that repeat trial ``of``, refused: such as the space refuses; empty for a fixed
-    list. Of a repeat: which finalist, with which seed, on which fold (from 1).
+    In the search: the values that the sampler suggested, their distributions (Optuna's JSON), and positions in its
+    sequence; duplicates: earlier suggestions that repeat trial ``of``; refused: earlier ones that the space refused;
+    all empty for a fixed list. For a repeat: the finalist, the seed, and the fold (from 1).
     """
 
     suggested: dict[str, Setting] = {}
@@ -110,14 +110,14 @@ class EpochRecord(Record):
 
     @classmethod
     def from_line(cls, row: dict[str, Any], name: str, problems: list[str]) -> Self:
-        # A run has the same names in each of up to millions of lines: they are kept once.
+        # Up to millions of lines have the same names: each is kept in memory once.
         metrics = {sys.intern(key): row[key] for key in row if key.startswith(("train_", "val_"))}
         fixed = {key: row[key] for key in row if key in cls.model_fields and key not in ("metrics", *metrics)}
         found = read_record(_Metrics, metrics, name, problems)
         return read_record(cls, fixed, name, problems).model_copy(update={"metrics": found.root})
 
     def score(self, metric: str) -> float:
-        """NaN where it has none."""
+        """The value of ``metric``; NaN without one."""
         return self.metrics.get(metric, math.nan)
 
 
@@ -125,7 +125,7 @@ class TrialRecord(Record):
     """One trial as its folder tells it.
 
     trial_id: the folder's name below ``trials``, or below ``finalists`` ("t0007/seed_1001"); number: -1 if unknown;
-    params: flat. epochs: in order, the last line of an epoch that stands twice; it voids the later epochs before it.
+    params: flat. epochs: in order; if an epoch occurs twice, the last line counts, and voids later epochs before it.
     status: "completed" (ran its budget, or ended by its own patience), "pruned" (by the scheduler), "failed", or
     "running" (no end was written: it runs, or the driver died). best: the epoch at which the selection metric was best
     (the first of equals), None if it never was a number; score: the metric there, or NaN.
@@ -171,8 +171,8 @@ class TrialRecord(Record):
 
 
 class Finalist(Record):
-    """One configuration that is repeated. role: "finalist", by its place ``rank`` (from 1) in the search, or "compare",
-    the best of the ``cell`` that --compare made. params: flat, as in params.json."""
+    """One configuration that is repeated. role: "finalist", by its ``rank`` (from 1) in the search, or "compare", the
+    best of its ``cell`` of --compare. params: flat, as in params.json."""
 
     trial_id: str = ""
     number: int = Field(default=-1, ge=-1, le=MOST)
@@ -198,7 +198,7 @@ class Finalist(Record):
 
     @property
     def standard_error(self) -> float:
-        """Of the mean over repeats: standard deviation (n - 1) / sqrt(n); NaN below two."""
+        """Of the mean over repeats: standard deviation (n - 1) / sqrt(n); NaN below two scores."""
         count = len(self.scores)
         return statistics.stdev(self.scores) / math.sqrt(count) if count > 1 else math.nan
 
@@ -208,7 +208,7 @@ class Finalist(Record):
 
 
 class TestAccess(Record):
-    """One opening of the test split; a damaged line is one of which nothing is known."""
+    """One opening of the test split; a damaged line counts as one about which nothing is known."""
 
     __test__: ClassVar[bool] = False
     opened: str | None = None
@@ -218,7 +218,7 @@ class TestAccess(Record):
 
 
 class Finals(Record):
-    """The finalists of a run, and what was selected between them, if that was done.
+    """The finalists of a run, and the selection among them, if it was made.
 
     Of finalists.json: finalists; chosen: when (ISO time); repeats: the names of each one's repeats that were asked for;
     folds: K of --folds, or None. Of selection.json: selected: when the winner was fixed (ISO time); winner: its
@@ -264,8 +264,8 @@ class Finals(Record):
 
     @property
     def selected_when(self) -> str:
-        """When the winner was fixed, beside the first opening of the test split, as the end of a clause; "" where that
-        is not known. Both times are in UTC."""
+        """When the winner was fixed, relative to the first opening of the test split, as the end of a clause; "" if
+        unknown. Both times are in UTC."""
         first = self.test_access[0].opened if self.test_access else None
         if first is None or self.selected is None:
             return ""
@@ -278,7 +278,7 @@ class Finals(Record):
         return bool(self.test_access)
 
     def thresholds_of(self, trial_id: str | None) -> dict[str, float]:
-        """What ``metrics.decide`` takes: its tuned thresholds, of the winner with the operating point's in place."""
+        """Thresholds for ``metrics.decide``: its tuned ones; for the winner, the operating point's replace them."""
         point = self.operating_point if trial_id == self.winner else None
         return self.thresholds.get(trial_id or "", {}) | (point.thresholds if point is not None else {})
 
@@ -286,10 +286,10 @@ class Finals(Record):
 def read_trials(
     folders: Iterable[Path], parent: Path, metric: str, mode: str, problems: list[str]
 ) -> list[TrialRecord]:
-    """The trials in ``folders``, by number, named by their place below ``parent``.
+    """The trials in ``folders``, sorted by number, named by their path below ``parent``.
 
-    metric, mode ("max" or "min"): what a trial is selected by. What cannot be read is said in ``problems`` and left
-    out.
+    metric, mode ("max" or "min"): what a trial is selected by. What cannot be read is left out and reported in
+    ``problems``.
     """
 
     def read(folder: Path) -> tuple[TrialRecord | None, list[str]]:
@@ -318,7 +318,7 @@ def _read_trial(paths: TrialPaths, trial_id: str, metric: str, mode: str, proble
         end = end.model_copy(update={"status": "failed"})
     epochs: list[EpochRecord] = []
     for row in _read_epochs(paths.result, trial_id, problems):
-        while epochs and epochs[-1].epoch >= row.epoch:  # The trial was trained again from here: what was is void.
+        while epochs and epochs[-1].epoch >= row.epoch:  # It was trained again from here: what was before is void.
             epochs.pop()
         epochs.append(row)
     scored = [row for row in epochs if not math.isnan(row.score(metric))]
@@ -346,13 +346,13 @@ def _read_epochs(path: Path, trial_id: str, problems: list[str]) -> Iterable[Epo
         epoch = row.get("epoch") if isinstance(row, dict) else None
         if is_whole(epoch) and epoch:
             yield EpochRecord.from_line(row, f"{name} line {number}", problems)
-        # A torn last line is what a kill leaves behind; anywhere else it is damage.
+        # A kill can leave a torn last line; anywhere else it is damage.
         elif row is not None or number < len(rows):
             problems.append(f"{name} line {number} is damaged: left out")
 
 
 def trials_table(records: list[TrialRecord], paths: RunPaths) -> pd.DataFrame:
-    """One row a trial.
+    """One row per trial.
 
     Columns: trial_id, number, status (``STATUSES``), reason, best_epoch (from 1), score (the selection metric there),
     all train_* and val_* of the best epoch, epochs_run, trainable_params, total_params, seconds (of its epochs),
@@ -386,7 +386,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def epochs_table(records: list[TrialRecord]) -> pd.DataFrame:
-    """One row a trial and epoch: trial_id, epoch, train_*, val_*, lr, and its seconds and speeds."""
+    """One row per trial and epoch: trial_id, epoch, train_*, val_*, lr, and its seconds and speeds."""
     kept = ("epoch", "lr", "epoch_seconds", "images_per_second", "inference_ms_per_image")
     rows = [
         {"trial_id": record.trial_id, **{name: getattr(row, name) for name in kept}, **row.metrics}
@@ -400,7 +400,7 @@ def epochs_table(records: list[TrialRecord]) -> pd.DataFrame:
 
 
 def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) -> Finals | None:
-    """The finalists; None where none were chosen."""
+    """The finalists; None if none were chosen."""
     name = f"finalists/{paths.chosen.name}"
     lines = (row if isinstance(row, dict) else {} for row in openings_of(paths))
     openings = tuple(read_record(TestAccess, row, "", []) for row in lines)
@@ -432,7 +432,7 @@ def read_finals(paths: RunPaths, metric: str, mode: str, problems: list[str]) ->
 
 
 def openings_of(paths: RunPaths) -> list[Any]:
-    """The lines of test_access.jsonl; where it cannot be read, one opening: it is there."""
+    """The lines of test_access.jsonl; if it exists but cannot be read, one opening."""
     problems: list[str] = []
     lines = read_lines(paths.test_access, problems, "")
     return [None] if problems else lines

@@ -17,15 +17,15 @@ from trainables.metrics import metric_mode
 
 BEST_TRIALS = 10
 DEPTH = {"unfreeze_depth", "unfreeze_layers"}
-"""What --set gives one of them takes the place of both."""
+"""A value that --set gives one of them replaces both."""
 
 
 def warm_trials(config: ResolvedConfig, space: Space | None) -> tuple[tuple[WarmTrial, ...], list[str]]:
     """The ten best trials of the run ``config.warm_start`` as points of ``space``, and what is left out, a line each.
 
-    A trial fits if the space can draw its hyperparameters, those that --set fixes apart. space: None = it is not known,
-    and no trial is looked at. Raises ``UserError`` where there is no such run, it was selected by another metric, no
-    trial of it has a score, or none fits.
+    A trial fits if the space can draw its hyperparameters, except those that --set fixes. space: None = unknown, and
+    none is returned. Raises ``UserError`` if there is no such run, it was selected by another metric, no trial of it
+    has a score, or none fits.
     """
     named = f"--warm-start {config.warm_start}"
     notes: list[str] = []
@@ -59,7 +59,7 @@ def warm_trials(config: ResolvedConfig, space: Space | None) -> tuple[tuple[Warm
 
 
 def _best_trials(paths: RunPaths, named: str, metric: str, notes: list[str]) -> list[TrialRecord]:
-    """notes: is told what of the run's trials cannot be read."""
+    """The best trials of the run, best first. What cannot be read of its trials is added to ``notes``."""
     damage: list[str] = []
     try:
         sweep = read_sweep(paths, damage)
@@ -90,7 +90,7 @@ class _ByField(dict[str, Scalar]):
 
 
 def _point_of(record: TrialRecord, space: Space) -> dict[str, Scalar]:
-    """The values, under the names as suggested, with which ``space`` gives this trial; ``UserError`` if none do."""
+    """The values, by suggested name, for which ``space`` gives this trial; ``UserError`` if there are none."""
     wanted = TrialParams.from_flat(record.params).to_flat()
     with random_study() as study:
         trial = FixedTrial(study.ask(), space.overrides, _ByField(wanted))

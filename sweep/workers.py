@@ -1,8 +1,8 @@
-"""The processes that train: kept from the first trial of a sweep to its last prediction, whatever they work at between.
+"""The worker processes: kept from the first trial of a sweep to its last prediction, for all work in between.
 
 A process takes seconds to import torch, and Ray Tune ends its processes with ``fit``. So all that a sweep computes is
 one ``fit``, in a thread: the search, the repeats of finalists and tasks (predictions, baselines) are trials of it. The
-rest of the sweep waits while there is ``Work``, and ``fit`` waits while there is none: never do both run at once.
+rest of the sweep waits while there is ``Work``, and ``fit`` waits while there is none, so the two never run at once.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ from sweep.optuna_search import Exhausted
 from trainables.atomic import disk_error
 
 RESTARTS = 3
-"""Of a trial or a task that lost its process; and of Ray Tune, where it ends by an error of its own."""
+"""Maximum restarts of a trial or task that lost its process, and of Ray Tune after an internal error."""
 SIGNALS_ARE_SEEN_WITHIN_S = 0.2
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 """Signals that interrupt a sweep as Ctrl-C does."""
 LEAVES_WITHIN_S = 3.0
-"""A cluster that does not answer is left after so long, whether it has taken note or not."""
+"""A cluster that does not answer is left after so long, even if it has not confirmed it."""
 ENDS_WITHIN_S = 5.0
-"""How long the cluster may not answer once the sweep is interrupted: a batch system, ``timeout`` or the end of a
+"""How long the cluster may stay silent once the sweep is interrupted: a batch system, ``timeout`` or the end of a
 session sends Ray's own processes the same signal, and kills what is left half a minute later."""
 DIED = "its process ended without an error message"
 _NEVER_BEGAN = "raised in its creation task"
-"""What Ray says of a process that could not begin."""
+"""Ray's text about a process that could not start."""
 
 
 class Work(Protocol):
-    """What is to be computed; ``number``: of one trial or task in it."""
+    """Work for the processes; ``number``: of one trial or task in it."""
 
     def next(self) -> dict[str, Any] | None:
         """The config of the next trial, with its ``number``; None while it must wait, ``Exhausted`` if none is left."""
 
     def left(self) -> int:
-        """How many ``next`` may give still."""
+        """How many ``next`` may still give."""
 
     def started(self, number: int) -> None:
-        """A process has taken it."""
+        """A process has started it."""
         return  # A protocol's method without a body would be abstract to mypy.
 
     def reported(self, number: int, result: dict[str, Any]) -> bool:
@@ -64,7 +64,7 @@ class Work(Protocol):
     def lost(self, number: int, reason: str, counts: bool = True) -> None:
         """It lost its process: ``next`` gives it again, unless that has happened too often.
 
-        counts: not where that process had died before it was given to it.
+        counts: False if the process had died before it was given the work.
         """
 
     def say(self, line: str) -> None:
@@ -106,11 +106,11 @@ class Tasks(Work):
 
 
 class Workers:
-    """Processes of ``trainable``, which reports an epoch a step as ``FinetuneTrainable`` has it.
+    """Processes of ``trainable``, which reports one epoch per step, as ``FinetuneTrainable`` does.
 
-    resources: of each, in Ray's terms. count: how many; None: as many as the cluster has room for, at any time. folder:
-    where Tune keeps its snapshots. alive: more work can be given. cluster_lost: it does not answer any more. One thread
-    at a time calls ``do`` and ``close``.
+    resources: of each, in Ray's terms. count: how many; None = as many as the cluster has room for at any time. folder:
+    where Tune keeps its snapshots. alive: more work can be given. cluster_lost: the cluster has stopped answering. One
+    thread at a time calls ``do`` and ``close``.
     """
 
     def __init__(
@@ -142,14 +142,14 @@ class Workers:
         return self.watch.slots if self.count is None else self.count
 
     def serves(self, trainable: type[tune.Trainable], resources: dict[str, float]) -> bool:
-        """Whether these are the processes that such work needs."""
+        """Whether these processes suit such work."""
         return issubclass(self.trainable, trainable) and self.resources == resources
 
     def do(self, work: Work) -> bool:
-        """Do all of ``work``, or what can be done until it says that its time is up; True if Ctrl-C cut it off.
+        """Do all of ``work``, or what can be done until its time is up; True if Ctrl-C interrupted it.
 
-        After that, and when the time was up, ``alive`` is False. What fails in the driver is raised here, and
-        ``SweepStopped`` where the cluster is lost before Ctrl-C.
+        After that, and when the time was up, ``alive`` is False. Raises errors of the driver, and ``SweepStopped`` if
+        the cluster is lost before Ctrl-C.
         """
         assert self.alive
         self.watch.begin()
@@ -157,7 +157,7 @@ class Workers:
             self._work = work
             self._changed.notify_all()
             while self._work is work:
-                # A signal that comes to another thread of the process is seen by this one when it runs.
+                # With a timeout, as a signal to another thread is handled only when this thread runs.
                 self._changed.wait(SIGNALS_ARE_SEEN_WITHIN_S)
                 try:
                     line = self.watch.check(ENDS_WITHIN_S if self._interrupted else None)
@@ -202,7 +202,7 @@ class Workers:
 
     @contextlib.contextmanager
     def work(self) -> Iterator[Work]:
-        """For Tune: the work that it does; an error within is one of the sweep, not of Tune."""
+        """For Tune: its current work; an error within counts as one of the sweep, not of Tune."""
         assert self._work is not None
         try:
             yield self._work
@@ -213,7 +213,7 @@ class Workers:
             raise
 
     def trial_started(self, trial: Trial) -> None:
-        """For Tune: a process has taken it."""
+        """For Tune: a process has started the trial."""
         self._started.add(_name_of(trial))
         self._dead_at_hand = 0
         with self.work() as work:
@@ -230,10 +230,10 @@ class Workers:
         return ends
 
     def trial_lost(self, trial: Trial) -> None:
-        """For Tune: the trial's process has died, or could not be had.
+        """For Tune: the trial's process has died, or could not start.
 
-        Of the processes that Tune keeps idle many may have died with their machine, and Tune gives a trial to one after
-        the other; but to no more than there can be.
+        Many of the processes that Tune keeps idle may have died with their machine, and Tune gives a trial to one after
+        the other. Such losses do not count, up to the most processes that have run at once.
         """
         error, started = _error_of(trial), _name_of(trial) in self._started
         counts = started or _NEVER_BEGAN in error or self._dead_at_hand >= self._most_running
@@ -250,7 +250,7 @@ class Workers:
         return self._closed
 
     def _named(self, config: dict[str, Any]) -> dict[str, Any]:
-        """With a short name that no trial of Tune has had."""
+        """``config`` with a short name that no trial of Tune has had."""
         name = trial_id(config["number"])
         self._given[name] += 1
         if (times := self._given[name]) > 1:
@@ -264,7 +264,7 @@ class Workers:
         del self._running[name]
 
     def _wanted(self) -> int:
-        """How many trials could run now, had the cluster room for them."""
+        """How many trials could run now if the cluster had room for them."""
         work = self._work
         return 0 if work is None else len(self._running) + work.left()
 
@@ -283,7 +283,7 @@ class Workers:
                 self._end_work()
 
     def _fit(self) -> bool:
-        """Let Tune run; False if it broke and is to be tried again, its trials from where they were."""
+        """Run Tune; False if it failed and is to be run again, its trials from where they were."""
         self._sessions += 1
         try:
             self._tuner().fit()
@@ -326,7 +326,7 @@ class Workers:
 
 
 class _OfTune:
-    """Leaves nothing in the snapshots that Ray pickles: all that there is to know is in the history."""
+    """Is pickled without content into Ray's snapshots: the history has all the state."""
 
     def __init__(self, workers: Workers, **given: Any) -> None:
         super().__init__(**given)
@@ -341,7 +341,7 @@ class _Searcher(_OfTune, Searcher):
         return self._workers.next()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the work hears of every end from the stopper or the callback, which know why."""
+        """Do nothing: the stopper and the callback report every end to the work, with the reason."""
 
     def save(self, checkpoint_path: str) -> None:
         Path(checkpoint_path).touch()  # Ray warns of a searcher that saves nothing.
@@ -353,14 +353,14 @@ class _Scheduler(_OfTune, FIFOScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         super().on_trial_add(tune_controller, trial)
         if not self._kept:
-            # Tune ends all idle processes but one, and with each a loaded torch: the next work starts within seconds.
+            # Tune would end all idle processes but one, each with torch loaded, although more work follows soon.
             cache = tune_controller._tune_controller._actor_cache
             cache.increase_max(trial.placement_group_factory, MOST_AT_ONCE)
             self._kept = True
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """The newest. Tune's choice, the oldest, waits for its process, and that ends as it starts if another is free:
-        where trials are shorter than a start, one process would run them all."""
+        """The newest. Tune's choice, the oldest, waits for its new process, which ends at its start if another is free:
+        if trials are shorter than a start, one process would run them all."""
         waiting = (trial for trial in reversed(tune_controller.get_trials()) if trial.status == Trial.PENDING)
         return next(waiting, None)
 
@@ -375,7 +375,7 @@ class _Callback(_OfTune, tune.Callback):
 
 class _Stopper(_OfTune, tune.Stopper):
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Tune asks it first of all about each result, once, and before the next trial is asked for."""
+        """Tune calls this first and once for each result, before it asks for the next trial."""
         ends = self._workers.trial_reported(result)
         result.pop("record", None)  # Tune keeps the last result of every trial, and writes all into each snapshot.
         return ends
@@ -386,8 +386,8 @@ class _Stopper(_OfTune, tune.Stopper):
 
 @contextlib.contextmanager
 def handlers_restored(*numbers: signal.Signals) -> Iterator[dict[signal.Signals, Any]]:
-    """Who handles these signals, and does so again at the end; but for a lost terminal's where ``nohup`` has said that
-    the sweep outlives it. None outside the main thread: no other may say what a signal does."""
+    """Give the handlers of these signals and restore them at the end, without SIGHUP if ``nohup`` has made the sweep
+    ignore it. Empty outside the main thread, as no other thread may set handlers."""
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
         found = {number: signal.getsignal(number) for number in numbers}
@@ -401,8 +401,8 @@ def handlers_restored(*numbers: signal.Signals) -> Iterator[dict[signal.Signals,
 
 @contextlib.contextmanager
 def _signals_call(interrupt: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C, SIGTERM as a scheduler or a shutdown sends it, and SIGHUP of a lost terminal call
-    ``interrupt``; a second Ctrl-C ends."""
+    """Call ``interrupt`` on Ctrl-C, on SIGTERM (from a scheduler or a shutdown) and on SIGHUP (a lost terminal); a
+    second Ctrl-C acts as before."""
 
     def first(number: int, frame: object) -> None:
         interrupt()
@@ -423,7 +423,7 @@ def _number_of(trial: Trial) -> int:
 
 
 def _error_of(trial: Trial) -> str:
-    """What Ray wrote of the end of a trial's process; "" if it is not to be had."""
+    """What Ray wrote about the end of a trial's process; "" if there is nothing."""
     try:
         return Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
     except (OSError, TypeError):  # Without a folder the trial has no such file.
@@ -431,9 +431,9 @@ def _error_of(trial: Trial) -> str:
 
 
 def reason_of_loss(error: str, killed_for_memory: Callable[[str], bool]) -> str:
-    """Why a process is lost, as far as ``error``, Ray's text, tells; a line.
+    """Why a process was lost, as far as Ray's text ``error`` tells; one line.
 
-    killed_for_memory: whether the kernel has just ended a process on the node with that address, as memory ran out.
+    killed_for_memory: whether the kernel has just killed a process on the node at an address for lack of memory.
     """
     ip = found[1] if (found := re.search(r"\bip: ([\w.:]+)", error, re.IGNORECASE)) else ""
     where = f" {ip}" if ip else ""

@@ -2,8 +2,8 @@
 
 ``rows.csv`` says how each is run correctly, or why it cannot be; ``published.csv`` what was printed for it;
 ``studies.csv`` what each study was; ``flaws.csv`` what went wrong. Two findings (infected, normal) are a single-label
-task. In three findings as several labels an image of covid counts as pneumonia, too: give it label columns in which
-both are set.
+task. With three findings as a multi-label task, an image of covid also counts as pneumonia: both of its label columns
+must be set.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PublishedRow:
     """What a study printed for one row.
 
     findings: "two_findings" (infected, normal) or "three_findings" (covid, normal, pneumonia). split: "test", "val",
-    or "" where the study does not say. claimed: what was to train; really: what trained, "" if that.
+    or "" if the study does not say. claimed: what was to train; really: what did train, "" if the same.
     loss: one of ``LOSSES``. accuracy: a share, None if none was printed;
     accuracy_is: its definition. f1: as printed, text. matrix: cells row by row: of a confusion matrix (matrix_kind
     "confusion", rows truth), TN FP FN TP of each label ("labels") or of all labels together ("pooled"); () without.
@@ -65,7 +65,7 @@ class PublishedRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flaw:
-    """What went wrong, and how it stands with a run of ours. pictures: the studies whose figures have it, not rows."""
+    """What went wrong, and how our runs handle it. pictures: the studies in which figures have it, not rows."""
 
     number: int
     flaw: str
@@ -110,7 +110,7 @@ def published(study: str | None = None) -> list[PublishedRow]:
 
 
 def _cells(name: str) -> dict[str, dict[str, str]]:
-    """A table of this folder: first cell of a row to all its cells by column, "" where nothing stands."""
+    """A table of this folder: the first cell of a row to all its cells by column, "" if empty."""
     lines = resources.files(__name__).joinpath(name).read_text(encoding="utf-8").splitlines()
     return {next(iter(cells.values())): cells for cells in csv.DictReader(lines)}
 
