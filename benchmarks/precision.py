@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from benchmarks.gpu_session import QUICK_FILES, Row, Session, decode_folder, machine, print_row
+from benchmarks.gpu_session import QUICK_FILES, DecodedImages, Row, Session, decode_folder, machine, print_row
 from search_spaces.params import TrialParams
 from trainables.weights import find_weights
 
@@ -92,8 +92,6 @@ def run_pair(
     name: str, seed: int, prepared: Path, device: str, weights: str, quick: bool, began_s: float, seconds: float
 ) -> Row | None:
     """Both trainings of one seed, one after the other; None if the time is over."""
-    from benchmarks.gpu_session import DecodedImages
-
     if time.monotonic() - began_s > seconds:
         return None
     size, epochs, params = CASES[name]

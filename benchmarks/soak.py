@@ -153,11 +153,8 @@ class Soak:
 
     def _next(self, phase: str) -> Fault | None:
         """The first fault that is left for this phase ("search" or "finalists")."""
-        of_finalists = [fault for fault in self.left if fault.moment == "finalists"]
-        others = [fault for fault in self.left if fault.moment != "finalists"]
-        if phase == "search":
-            return next(iter(others), None)
-        return next(iter(of_finalists), None) if phase == "finalists" else None
+        moments = {"search": False, "finalists": True}
+        return next((one for one in self.left if (one.moment == "finalists") is moments.get(phase)), None)
 
     def _strike(self, fault: Fault, view: View, ended: list[str]) -> None:
         """Inject the fault: at the trial that has just ended or is being saved, or at any running one."""

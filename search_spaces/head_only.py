@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def space(trial: optuna.Trial, context: SpaceContext) -> dict[str, Scalar]:
-    """A new head tolerates higher rates than an unfrozen network does, and profits from larger batches."""
+    """A new head tolerates higher learning rates than an unfrozen network."""
     trial.suggest_categorical("backbone", context.backbones)
     suggest_head_and_training(trial, context, sgd=(1e-4, 3e-1), adamw=(1e-5, 3e-2))
     return {"unfreeze_depth": 0}

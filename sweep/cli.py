@@ -19,7 +19,7 @@ from search_spaces.params import FIELDS
 from search_spaces.paths import path_of
 from sweep.config import GROUPS, SweepConfig
 from sweep.endings import DISK_FULL, SweepStopped
-from trainables.data.config import Option, dashed, unknown_option
+from trainables.data.config import Option, as_typed, dashed, unknown_option
 from trainables.data.yaml_file import read_settings, underscored
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -87,17 +87,11 @@ def arguments_of(options: Mapping[str, Any]) -> list[str]:
         if isinstance(value, bool):
             found.append(dashed(name) if value else f"--no-{dashed(name)[2:]}")
         elif isinstance(value, Mapping):
-            found += [f"{dashed(name)}={key}={_joined(one)}" for key, one in value.items()]
+            found += [f"{dashed(name)}={key}={as_typed(one)}" for key, one in value.items()]
         elif value is not None:
             repeated = isinstance(value, list | tuple) and name in OPTIONS and OPTIONS[name].many
-            found += [f"{dashed(name)}={one}" for one in (value if repeated else [_joined(value)])]
+            found += [f"{dashed(name)}={one}" for one in (value if repeated else [as_typed(value)])]
     return found
-
-
-def _joined(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ",".join(map(_joined, value))
-    return "none" if value is None else str(value)
 
 
 def parser(*, rare: bool = False) -> Arguments:

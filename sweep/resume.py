@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from search_spaces.paths import unreachable
 from sweep.config import OR_ANEW, ResolvedConfig, SweepConfig, pair_problems
 from sweep.run_folder import RunPaths
 from trainables.atomic import check_format
-from trainables.data.config import dashed
+from trainables.data.config import as_typed, dashed
 
 
 class Resumed(NamedTuple):
@@ -48,8 +47,8 @@ def resume(asked: SweepConfig) -> Resumed:
     run = shlex.quote(str(paths.root))
     longer = f"or train its best configurations longer in a new run on the same --data: --warm-start {run} --epochs "
     problems = [
-        f"{dashed(name)} {_shown(getattr(asked, name))} contradicts the run {asked.resume!r}, which has "
-        f"{of_rows.get(name, _shown(getattr(saved, name)))}: omit it, "
+        f"{dashed(name)} {as_typed(getattr(asked, name))} contradicts the run {asked.resume!r}, which has "
+        f"{of_rows.get(name, as_typed(getattr(saved, name)))}: omit it, "
         + (f"{longer}{asked.epochs}" if name == "epochs" and not saved.study else OR_ANEW)
         for name in given
         if name not in may_change
@@ -100,9 +99,3 @@ def _saved(paths: RunPaths) -> tuple[ResolvedConfig, bool, dict[str, list[int]]]
         why = "; ".join(shown_problems(str(error).splitlines()))
         raise UserError(f"--resume: {paths.sweep} is damaged: {why}; restore it, {OR_ANEW}") from None
     return saved, bool(values.get("own_epochs", True)), values.get("cached_stages", {})
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}={one}" for key, one in value.items())
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -164,11 +164,6 @@ class TrialRecord(Record):
         """Of a repeat; -1 if unknown."""
         return -1 if self.suggestion.seed is None else self.suggestion.seed
 
-    @property
-    def fold(self) -> int | None:
-        """Of a repeat: from 1, or None."""
-        return self.suggestion.fold
-
 
 class Finalist(Record):
     """One configuration that is repeated. role: "finalist", by its ``rank`` (from 1) in the search, or "compare", the
@@ -242,9 +237,6 @@ class Finals(Record):
     def asked(self) -> int:
         """Repeats of each finalist that were asked for."""
         return len(self.repeats)
-
-    def of(self, trial_id: str) -> Finalist:
-        return next(one for one in self.finalists if one.trial_id == trial_id)
 
     @property
     def winning(self) -> Finalist | None:

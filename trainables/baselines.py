@@ -33,6 +33,7 @@ from trainables.data.dataset import BASELINES_FILE, IMAGES_FILE, SPLITS_FILE, Sp
 from trainables.engine import EVALUATION_BATCH, map_batches
 from trainables.finetune import FineTunedModel, build_model
 from trainables.frozen_features import FeatureBatches, FrozenFeatures, shared_order
+from trainables.maps import FRAME_OF_SIDE, FRAME_PART
 from trainables.metrics import evaluate_predictions, has_class, is_known
 from trainables.predictions import Predictions, join
 from trainables.seeding import trunk_seed
@@ -42,10 +43,6 @@ from trainables.weights import FoundWeights
 OUT_OF_MEMORY = "out of memory"
 """Reason of a failure that may not occur again."""
 THUMBNAIL_SIDE = 16
-BORDER_OF_SIDE = 64
-"""Side, in pixels, to which an image is reduced before its border is taken; a smaller image keeps its size."""
-BORDER_PART = 1 / 16
-"""Width of the border as a part of the side: 4 of 64 pixels, a quarter of the image's area (.234)."""
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """C of scikit-learn, the inverse of the penalty on squared weights: from strong regularisation to weak."""
 MOST_ITERATIONS = 1000
@@ -136,7 +133,7 @@ def _measured(
     except torch.AcceleratorError:  # Every later GPU call of this process would fail.
         raise
     except Exception as error:
-        entry["failed"] = _reason(error)
+        entry |= {"val": None, "test": None, "failed": _reason(error)}
     return entry | {"seconds": round(time.monotonic() - began_s, 3)}
 
 
@@ -191,8 +188,8 @@ def borders(data: ImageBatches) -> Features:
 
     def frame(indices: NDArray[np.int64]) -> Tensor:
         images = data.images(indices)
-        side = min(BORDER_OF_SIDE, images.shape[-1])
-        width = max(1, round(side * BORDER_PART))
+        side = min(FRAME_OF_SIDE, images.shape[-1])  # A smaller image keeps its size.
+        width = max(1, round(side * FRAME_PART))
         outside = torch.ones(side, side, dtype=torch.bool, device=images.device)
         outside[width:-width, width:-width] = False
         return _reduced(images, side)[:, :, outside]

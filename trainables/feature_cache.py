@@ -224,7 +224,8 @@ class CacheEntry:
                 time.sleep(_POLL_S)
                 continue
             try:
-                return self._open() or self._make(place, form(), claim)
+                file = self._open()  # Another process may have made it since.
+                return self._make(place, form(), claim) if file is None else file
             finally:
                 _release(claim)
         return file
@@ -347,8 +348,7 @@ def _take(claim: Path) -> bool:
         state, owner = claim.stat(), claim.read_text(encoding="utf-8")
     except FileNotFoundError:
         return False  # It was released a moment ago; the caller will ask again.
-    # Earlier versions wrote the time after the name.
-    if not is_gone(owner.partition(" ")[0]) and _now_s(claim) - state.st_mtime < STALE_S:
+    if not is_gone(owner) and _now_s(claim) - state.st_mtime < STALE_S:
         return False
     # A claim named after this stale state: of the processes that found the state, only one gets it.
     if not _take(claim.with_name(f"{claim.name}.{state.st_mtime_ns}")):

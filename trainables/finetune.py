@@ -67,7 +67,7 @@ def model_problems(params: TrialParams, image_size: int) -> list[str]:
     modules = {name: next(module.parameters(), None) is not None for name, module in trunk.named_modules() if name}
     modules |= {name: True for name, _ in trunk.named_parameters() if name in backbone.stages}
     for layer in params.unfreeze_layers:
-        if _lies_in(f"{layer}.", backbone.dropped):
+        if _lies_in(layer, backbone.dropped):
             problems.append(f"unfreeze_layers: {layer!r} is part of the old classifier, which the new head replaces")
         elif layer not in modules:
             near = difflib.get_close_matches(layer, sorted(name for name in modules if modules[name]), n=3, cutoff=0.5)
@@ -255,6 +255,6 @@ class FineTunedModel(nn.Module):
         return self.backbone.to_vector(tensor) if stop == len(self.backbone.stages) else tensor
 
 
-def _lies_in(parameter: str, parts: Iterable[str]) -> bool:
-    """Whether the parameter (or, with a dot after its name, the module) is one of ``parts``, or inside one."""
-    return any(f"{parameter}.".startswith(f"{part}.") for part in parts)
+def _lies_in(name: str, parts: Iterable[str]) -> bool:
+    """Whether the parameter or module is one of ``parts``, or inside one."""
+    return any(f"{name}.".startswith(f"{part}.") for part in parts)

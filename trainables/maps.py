@@ -14,9 +14,9 @@ from trainables.atomic import write_atomically
 SMALLEST_GRID = 7
 """Positions per side. On a coarser grid, the frame is within cells that reach far into the image."""
 FRAME_PART = 1 / 16
-"""Width of the frame as a part of the side, the same as in the border baseline; a test compares them."""
+"""Width of the frame as a part of the side, also in the border baseline."""
 FRAME_OF_SIDE = 64
-"""Side, in pixels, to which a map is enlarged before its frame is taken: 960 of 4096 pixels, .234 of the area."""
+"""Side, in pixels, to which a map is enlarged, or an image reduced, before its frame is taken: .234 of the area."""
 HEAT = (213, 94, 0)
 """Red, green and blue of attribution over an image: vermillion of Okabe and Ito's palette."""
 OPACITY = 0.65

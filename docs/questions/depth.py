@@ -4,8 +4,8 @@
         --repeats 4 --epochs 4 --image-size 96 --precision bf16 --data DATA/manifest.csv --label-column class \
         --group-column group_id --weights WEIGHTS
 
-Both are retrained with the same new seeds, and the report compares them. SqueezeNet 1.1, because training the head alone
-needs a fully pretrained trunk; for another network add `--set backbone=mobilenet_v2`.
+Both are retrained with the same new seeds, and the report compares them. SqueezeNet 1.1, because training the head
+alone needs a fully pretrained trunk; for another network add `--set backbone=mobilenet_v2`.
 """
 
 

@@ -126,11 +126,10 @@ def test_with_folds_every_image_is_judged_by_the_network_that_was_not_trained_on
     root = write_run(finals={"opened": 0, "folds": 3})
     run = read_run(root)
     whole = {seed: of(run, f"t0000/seed_{seed}", "val") for seed in (1001, 1002, 1003)}
+    finalists = {one.trial_id: one for one in run.finals.finalists}
     for trial in ("t0000", "t0001", "t0003"):
         for fold, seed in enumerate((1001, 1002, 1003)):
-            split = read_predictions(
-                run, next(o for o in run.finals.of(trial).repeats if o.seed == seed).trial_id
-            ).split
+            split = read_predictions(run, next(o for o in finalists[trial].repeats if o.seed == seed).trial_id).split
             place = np.flatnonzero(split == "val")
             change(root, f"{trial}/seed_{seed}", place[np.arange(len(place)) % 3 == fold])
     board = board_of(root)

@@ -85,7 +85,7 @@ def test_the_model_is_the_winners_best_repeat_on_validation(tmp_path: Path) -> N
     content = selected(root)
     run = read_run(root)
     assert run.finals is not None
-    winner = run.finals.of(content["winner"])
+    assert (winner := run.finals.winning) is not None
     assert content["model"] == max(winner.completed, key=lambda one: one.score).trial_id
     assert content["scores"][winner.trial_id]["mean"] == pytest.approx(np.mean([one.score for one in winner.repeats]))
     assert content["thresholds"] is None

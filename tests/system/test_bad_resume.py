@@ -131,7 +131,8 @@ def test_the_file_of_the_first_command_goes_with_its_resumption(run: RunPaths, a
     for which in ("begun", run.root):
         assert asked("--resume", which, "--config", tmp_path / "night.yaml", "--dry-run").code == 0
     expect(
-        asked("--resume", "begun", "--precision", "bf16"),
+        asked("--resume", "begun", "--precision", "bf16", "--max-images", 9),
+        "--max-images 9 contradicts the run 'begun', which has none",
         "--precision bf16 contradicts the run 'begun', which has fp32",
     )
 

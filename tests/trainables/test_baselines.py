@@ -181,6 +181,17 @@ def test_a_baseline_that_fails_is_told_with_its_reason_and_the_others_stand(
         assert not (tmp_path / f"{name}.npz").exists()
 
 
+def test_a_baseline_whose_predictions_cannot_be_written_has_no_scores(
+    small: tuple[TrialData, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(parts: object) -> None:
+        raise OSError("refused")
+
+    monkeypatch.setattr(baselines, "join", refused)
+    entry = measure(*small, tmp_path, {})["majority"]
+    assert (entry["val"], entry["test"], entry["failed"]) == (None, None, "OSError: refused")
+
+
 def test_a_gpu_that_answers_nothing_more_is_no_baselines_failure(
     small: tuple[TrialData, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from trainables import baselines
-from trainables.maps import FRAME_OF_SIDE, FRAME_PART, HEAT, Maps, enlarged, frame_share, overlay, read_maps
+from trainables.maps import HEAT, Maps, enlarged, frame_share, overlay, read_maps
 
 
 def drawn(count: int, *grid: int) -> np.ndarray:
@@ -23,8 +22,7 @@ def some_maps() -> Maps:
     return Maps(path, label, np.array([True, False, True]), drawn(3, 7, 7), "test", ("x", "y"), 4)
 
 
-def test_the_frame_is_that_of_the_border_baseline() -> None:
-    assert (FRAME_PART, FRAME_OF_SIDE) == (baselines.BORDER_PART, baselines.BORDER_OF_SIDE)
+def test_the_frame_is_a_quarter_of_the_area() -> None:
     assert frame_share(np.ones((1, 7, 7)))[0] == pytest.approx(960 / 4096)
 
 

@@ -1,4 +1,4 @@
-"""The Ray face of a trial: it goes on where it was, gives way to the next, and fails alone."""
+"""A trial as a Ray trainable: it goes on where it was, gives way to the next, and fails alone."""
 
 from __future__ import annotations
 

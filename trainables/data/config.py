@@ -252,6 +252,15 @@ def dashed(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def as_typed(value: object) -> str:
+    """How a value is written on the command line; None is "none"."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={as_typed(one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return ",".join(map(as_typed, value))
+    return "none" if value is None else str(value)
+
+
 def unknown_option(given: str, kind: str, allowed: Mapping[str, str], page: str = "--help-all") -> str:
     """The error about an unknown ``kind``, with the nearest of ``allowed`` (spelling to compare -> how to write it).
 

@@ -23,7 +23,7 @@ Plane = npt.NDArray[np.float32]
 
 
 def list_demo() -> Samples:
-    """Draw the demo set: the same pixels each time (within rounding on other processors), split by patient."""
+    """Draw the demo set: the same pixels on every machine, split by patient."""
     rows = []
     for patient, label, split, rng in _patients():
         anatomy = _Anatomy(rng)
