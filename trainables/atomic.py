@@ -85,7 +85,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _new_file_beside(path: Path) -> Path:
-    """Create it with the umask's permissions. There is no chmod later, as some shared file systems do not allow it."""
+    """Create the file with the permissions that the umask leaves; no chmod, which some shared file systems refuse."""
     while True:
         beside = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
         with contextlib.suppress(FileExistsError):
@@ -120,7 +120,7 @@ def _end_of(path: Path) -> tuple[int, bytes]:
 
 @contextlib.contextmanager
 def _disk_errors_name(path: Path) -> Iterator[None]:
-    """Make these errors name ``path``: they name no file, or the temporary one."""
+    """Make a disk error or a denial name ``path``: by itself it often names no file, or only the temporary one."""
     try:
         yield
     except Exception as error:

@@ -41,7 +41,7 @@ from trainables.trial import TrialSettings, set_up_process
 from trainables.weights import FoundWeights
 
 OUT_OF_MEMORY = "out of memory"
-"""Reason of a failure that may not occur again."""
+"""Reason of a failure that might not occur if the baseline is measured again."""
 THUMBNAIL_SIDE = 16
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """C of scikit-learn, the inverse of the penalty on squared weights: from strong regularisation to weak."""
@@ -239,7 +239,7 @@ def _coded_split(known: pd.DataFrame, train: Split, split: Split) -> Features:
 def frozen_network(
     found: FoundWeights, data: TrialData, settings: TrialSettings, device: torch.device
 ) -> Callable[[Split], Features]:
-    """A function from a split to a new head's inputs: the unchanged network in eval mode, without augmentation.
+    """A function from a split to a new head's inputs, by the unchanged network in eval mode, without augmentation.
 
     Training and validation start from features that the sweep's trials share, if such are kept: of those in the cache
     already, the ones after the most stages; if there are none, the ones after all stages.
@@ -341,7 +341,7 @@ def fit_regression(
 
 class _Regressions:
     """One multinomial regression (single label), or one per label, on the images whose label is known. A label that all
-    or none of them have is predicted with that constant probability.
+    or none of them have is predicted with probability 1 or 0 for every image.
     """
 
     def __init__(self, labels: Labels, class_count: int, threads: int) -> None:

@@ -56,7 +56,7 @@ def load_trunk(path: Path, backbone: Backbone, image_size: int = 224) -> Loaded:
     Half precision becomes float32. A one-channel first convolution is repeated over three channels and divided by
     three, position embeddings are interpolated to ``image_size``, BatchNorm's counters become 0 if an old file lacks
     them. ``UserError`` (one sentence): the file cannot be read safely; tensors of the trunk are missing, have another
-    shape or are not plain, finite floats; the file has tensors without a place in the trunk, or two different networks.
+    shape or are not plain, finite floats; the file has other tensors in the trunk's parts, or two different networks.
     """
     content = read_checkpoint(path)
     held = _tensors(content)
@@ -176,7 +176,10 @@ def _renamed(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A way to find a network in a file. names: from ours to the file's, which may lack some. theirs: for any name."""
+    """A way to find a network in a file.
+
+    names: from ours to the file's, which may lack some. theirs: from any name of ours to the file's, without prefix.
+    """
 
     prefix: str
     names: dict[str, str]

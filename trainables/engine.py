@@ -89,7 +89,7 @@ def set_up_cpu(threads: int) -> None:
 
 
 def give_back_memory() -> None:
-    """Return the freed memory that ``set_up_cpu`` makes glibc keep to the system."""
+    """Return to the system the freed memory that ``set_up_cpu`` makes glibc keep."""
     _of_glibc("malloc_trim", 0)
 
 
@@ -133,7 +133,7 @@ def train_epoch(
         finally:
             torch.backends.cudnn.benchmark = False
         optimizer.step()
-        # Summed after the loop: on a GPU an operation on one number takes a step as long as one on a layer.
+        # Summed after the loop: on a GPU, an operation on one number takes as long as one on a layer.
         seen = len(labels) if labels.ndim == 1 else (labels >= 0).any(dim=1).sum()
         sums.append((summed, weight, right, seen))
         # A step's loss is checked while the next step runs, so that a GPU never waits for the check.

@@ -98,8 +98,8 @@ class CachePlace:
     """The folder and the size limit of a node's cache.
 
     folder: ``~`` is the home of the user on that node; ``$XDG_CACHE_HOME`` replaces ``~/.cache``, unless it is
-    relative. It is made with mode 0700, as the content may be patients' data. limit_bytes: of all entries together, at
-    most what the disk has for them; None = ``PART_OF_DISK``, at most ``LARGEST_CACHE_BYTES``.
+    relative. The folder is made with mode 0700, as its content may be patients' data. limit_bytes: of all entries
+    together, at most what the disk has for them; None = ``PART_OF_DISK``, at most ``LARGEST_CACHE_BYTES``.
     """
 
     folder: str

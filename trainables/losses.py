@@ -109,7 +109,7 @@ def probabilities_of(logits: Tensor, task: str) -> Tensor:
     """float32 [B, C]: softmax (single_label), whatever the loss, or sigmoid (multi_label) of logits [B, C].
 
     Softmax also if bce or focal trained the network, as the decision (argmax) is the same and the exported model needs
-    one rule; it is then sharper than the network's sigmoids, which ``nll`` shows.
+    one rule; such a softmax is sharper than the network's sigmoids, which ``nll`` shows.
     """
     return logits.float().softmax(dim=1) if task == "single_label" else logits.float().sigmoid()
 

@@ -135,8 +135,8 @@ def decide(
 ) -> Array:
     """The decisions for probabilities [..., C]: int64 [...] (single_label) or bool [..., C] (multi_label).
 
-    All decisions are made here. thresholds: the lowest probability that decides for one of ``classes``. Single label:
-    at most one class has a threshold; it is decided from there on, below it the likeliest of the others. Without a
+    All decisions are made here. thresholds: by class, the lowest probability that decides for it. Single label: at most
+    one class has a threshold; from there on the decision is this class, below it the likeliest of the others. Without a
     threshold, the likeliest (ties: the first). Multi-label: 0.5 for labels without a threshold.
     """
     probabilities, least = np.asarray(probabilities, dtype=np.float64), thresholds or {}
@@ -169,8 +169,8 @@ def confusion_matrix(
 ) -> NDArray[np.int64]:
     """Count decisions: int64 [C, C], rows true and columns decided (single_label), or [C, 2, 2] (multi_label).
 
-    The 2 x 2 of a label is [[true negative, false positive], [false negative, true positive]], if the label is known.
-    Arguments and errors as for ``evaluate_predictions``.
+    The 2 x 2 of a label is [[true negative, false positive], [false negative, true positive]], over the images whose
+    label is known. Arguments and errors as for ``evaluate_predictions``.
     """
     labels, probabilities = _checked(labels, probabilities, classes, task)
     decided = decide(probabilities, task, classes, thresholds)

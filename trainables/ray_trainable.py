@@ -70,7 +70,7 @@ class FinetuneTrainable(tune.Trainable):
                     return self._result(self._last)
             record = self._trial.run_epoch()
             best = self._trial.tracker.best_epoch
-            if self._saved_epoch > best:  # Run again, that epoch is not the best any more.
+            if self._saved_epoch > best:  # That epoch has run again, and is not the best any more.
                 self._trial = self._begin_again(self._trial, f"the weights of epoch {best} are lost")
                 record = self._trial.run_epoch()
             self._last = record

@@ -104,7 +104,7 @@ class TrialTimeoutError(TimeoutError):
 class FinetuneTrial:
     """The fine-tuning of one network, epoch by epoch.
 
-    After ``set_up_process``, opens the run's data set (only training and validation), finds and checks the weights and
+    Calls ``set_up_process``, opens the run's data set (only training and validation), finds and checks the weights and
     builds the network. All random numbers follow from settings.seed and ``number`` (of the trial in its sweep, >= 0).
     Raises ParameterError, with all problems together, if these parameters cannot run on this data set.
 
@@ -271,7 +271,7 @@ class FinetuneTrial:
     def saved_epoch(self, weights_path: Path) -> int:
         """The epoch, from 1, of the weights that ``save_best`` wrote for this trial; an error if they are damaged.
 
-        It is the best epoch, or the one after the last state, if the process was killed in between; else an error.
+        It is the best epoch, or the next one if the process was killed before it wrote that one's state; else an error.
         """
         content, best = self._read_best(weights_path), self.tracker.best_epoch
         if TrialParams.from_flat(content["params"]) != self.params:
@@ -348,7 +348,7 @@ class FinetuneTrial:
         )
 
     def _compute_features(self) -> None:
-        """Compute all that an epoch needs at once, so that trials that start together share the work."""
+        """Compute at once all that an epoch needs, so that trials that start together share the work."""
         if self._features is not None:
             train, val = (self._features.positions(split.rows) for split in (self.data.train, self.data.val))
             views = {0: np.concatenate([train, val])} | ({1: train} if VIEWS[self.params.augment] == 2 else {})
@@ -475,7 +475,7 @@ def predict_trial(
     held = [] if known is None else [split for split in splits if split in set(known.split.tolist())]
     if known is not None and len(held) == len(splits):
         return known
-    # The time limit is for training; its results must not be lost to it.
+    # The time limit is for training, whose results must not be lost to it.
     changes: dict[str, Any] = {"time_limit_s": None}
     if precision not in (None, settings.precision):
         changes |= {"precision": precision}

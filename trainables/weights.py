@@ -87,7 +87,8 @@ class WeightSources:
     def parse(cls, text: str) -> Self:
         """Parse ``imagenet``, ``FOLDER``, ``random`` and ``NAME=FILE[,range=LOW:HIGH]``, separated by commas.
 
-        ``UserError`` with a sentence for each part that is none of these, or is given twice.
+        ``UserError`` with a sentence for each part that is none of these, for a second source of all backbones, and for
+        a second file of one backbone.
         """
         bases: list[str] = []
         files: dict[str, tuple[str, tuple[float, float] | None]] = {}
@@ -263,8 +264,8 @@ def input_problem(found: FoundWeights, images: Tensor) -> str | None:
 
     images: uint8 [n, C, S, S] of the training split. They go through the trunk, in eval mode, to its first BatchNorm.
     On at least half of the channels its input must be within ``FAR_OFF`` running standard deviations of the running
-    mean (root mean square), and on at least half vary by ``TOO_FLAT`` of one or more. Random weights, torchvision's own
-    files, and networks whose first BatchNorm has no statistics are not checked.
+    mean (root mean square), and on at least half vary by at least ``TOO_FLAT`` of one. Random weights, torchvision's
+    own files, and networks whose first BatchNorm has no statistics are not checked.
     """
     if found.origin == "random" or found.torchvisions:
         return None
