@@ -24,7 +24,7 @@ NEAR_ACROSS_SPLITS = "near_duplicates_across_splits"  # of these the report show
 
 def examine(samples: Samples, stats: Sequence[ImageStats], near: NearPairs, splits: Names) -> list[CheckResult]:
     """All results about readable images; errors first, then warnings, then the rest. ``samples``, ``stats`` and
-    ``splits`` have the same rows, ``near`` has their numbers.
+    ``splits`` have the same rows; the pairs of ``near`` are numbers of these rows.
     """
     found = [
         *equal_images(samples, equal_pixels(stats), splits),

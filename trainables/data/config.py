@@ -238,7 +238,7 @@ class Option:
 def option(group: str, default: Any, metavar: str | None, help: str, **declared: Any) -> Any:
     """A field of ``Options`` that is an option of the command line; ``declared``: further fields of ``Option``.
 
-    help: has "default: " with the default in words if it differs from the field's own, which is else appended.
+    help: has "default: " and the default in words, unless the field's own (text or a number) is to be appended.
     """
     if isinstance(default, str | int | float) and not isinstance(default, bool) and "default: " not in help:
         help += f"; default: {default:g}" if isinstance(default, float) else f"; default: {default}"
@@ -253,9 +253,9 @@ def dashed(name: str) -> str:
 
 
 def as_typed(value: object) -> str:
-    """How a value is written on the command line; None is "none"."""
+    """A value nearly as on the command line: lists with commas, mappings as a=b, None as "none"."""
     if isinstance(value, Mapping):
-        return ",".join(f"{key}={as_typed(one)}" for key, one in value.items())
+        return ",".join(f"{key}={as_typed(one)}" if key else as_typed(one) for key, one in value.items())
     if isinstance(value, list | tuple):
         return ",".join(map(as_typed, value))
     return "none" if value is None else str(value)

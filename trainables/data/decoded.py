@@ -236,7 +236,7 @@ def building(part: Path, meanwhile: Callable[[int], object]) -> Iterator[Path]:
 
 
 def remove_leftovers(cache_dir: Path, settings: str, whole: Collection[str] = ()) -> None:
-    """Remove parts left by killed sweeps two weeks ago, and those whose hashes are all in the cache ``whole``."""
+    """Remove parts left by sweeps killed over two weeks ago, and those whose hashes are all in the cache ``whole``."""
     contents = set(whole)
     for part in cache_dir.glob(".*.npy"):
         with contextlib.suppress(OSError):  # its sweep is running or has finished it, or another sweep has removed it

@@ -100,8 +100,8 @@ class ArraysError(UserError):
 def opened(path: Path) -> Iterator[Opened]:
     """The content of a table, unpacked as it is read.
 
-    Raises ``UserError`` if it is not a table by its content, and, also later, if it cannot be read or is larger than
-    the limits.
+    Raises ``UserError`` if the file is not a table by its content, and, also later, if it cannot be read or is larger
+    than the limits.
     """
     try:
         packed = _size(path)

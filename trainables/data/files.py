@@ -135,7 +135,7 @@ class FileIndex:
 
     def _refuse_doubtful(self, found: Sequence[_Match], others: Sequence[_Match]) -> None:
         """Give what several cells name to the cell whose path agrees best: the files of the others are missing, and so
-        is that of a cell that may mean one of two, both named by other cells. ``others`` only compete.
+        is the file of a cell that may mean one of two, both named by other cells. ``others`` only compete.
         """
         claims: dict[tuple[int, ...], list[_Match]] = defaultdict(list)
         for match in found:
@@ -382,7 +382,9 @@ class _Match:
 
 
 class _Finder:
-    """Finds the images of one cell at a time. outside: absolute path of others -> position in ``Located.images``."""
+    """Finds the images of one cell at a time. outside: absolute path of a file outside the root -> its position in
+    ``Located.images``.
+    """
 
     def __init__(self, index: FileIndex) -> None:
         self._index = index

@@ -110,7 +110,7 @@ def patients(names: Sequence[str]) -> list[str]:
 
 
 def look_like_ids(names: Sequence[str]) -> bool:
-    """Whether five names or more share a stem with a number of three digits or more (LIDC-0001), or are long ids."""
+    """Whether five or more names all share a stem and a number of three digits or more (LIDC-0001), or are long ids."""
     stems = {re.sub(r"\d+", "0", name) for name in names}
     numbered = len(stems) == 1 and all(re.search(r"\d{3}", name) for name in names)
     return len(names) > 4 and (numbered or are_long_ids(names))
@@ -159,7 +159,7 @@ def says_drawn(name: str) -> bool:
 
 
 def names_masks(name: str) -> bool:
-    """Whether a name is a plain one: mask, masks."""
+    """Whether a name is mask, masks, leftmask or rightmask, and nothing else."""
     return name.lower() in _MASKS
 
 

@@ -197,7 +197,7 @@ def _enter(tree: _Tree, config: DataConfig, one_split: bool) -> tuple[str, dict[
 
 
 def _leave_out_copies(tree: _Tree, place: str) -> None:
-    """Leave out copies (chest_xray/chest_xray): folders whose images all lie beside them, too, with equal sizes."""
+    """Leave out copies (chest_xray/chest_xray): folders whose images all lie beside them, equal in name and size."""
     for child in tree.children(place):
         if tree.count(child) < tree.count(place) and _is_copy(tree, place, child):
             tree.leave_out(f"a second copy of the same files, in the folder {shown_path(child)}", child)
@@ -286,7 +286,7 @@ def _with_classes(tree: _Tree, place: str, splits: Mapping[str, str]) -> dict[st
 
 
 def _is_flat(tree: _Tree, folder: str) -> bool:
-    """Whether its images have no class folders, directly in it or in a lone folder that is no class."""
+    """Whether its images lie in no class folders, but directly in it or in a lone folder whose name is no class."""
     children = tree.children(folder)
     if len(children) == 1 and _is_wrapper(children[0]):
         return not tree.loose(folder) and _is_flat(tree, children[0])
@@ -481,7 +481,7 @@ def _holds_classes(tree: _Tree, folder: str, classes: Sequence[str]) -> bool:
 
 
 def _are_versions(tree: _Tree, folders: Sequence[str]) -> bool:
-    """Whether the folders of each class contain files of the same names, other than counted ones (``are_counted``)."""
+    """Whether the folders of all classes contain files of the same names, other than counted ones (``are_counted``)."""
     held: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
         held[name_of(folder)] |= {name_of(stem(path)) for path in tree.paths(folder)}

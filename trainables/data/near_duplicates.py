@@ -1,6 +1,7 @@
 """Find images of the same film: exported again, cropped, shifted, mirrored or with another contrast.
 
-Candidates are images with similar principal components; one is then registered to the other and their details compared.
+Candidates are the pairs of images with the nearest principal components; one image is then registered to the other, and
+their details compared.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 from threadpoolctl import threadpool_limits
 
-LEAST_CORRELATION, SURE_CORRELATION = 0.9, 0.99  # of details of one film; its limit if all images of a set are alike
+LEAST_CORRELATION, SURE_CORRELATION = 0.9, 0.99  # of details of one film; the latter at most, if all images are alike
 CANDIDATES = 8  # of each image
 # Most pairs that are registered: all candidates of 20,000 images, the most similar pairs of more images.
 MOST_REGISTERED = 160_000
@@ -215,7 +216,7 @@ def _details(smalls: Smalls) -> Floats:
 
 
 def _register(moving: Floats, fixed: Floats, warp: Floats, steps: int) -> tuple[Floats, Floats]:
-    """Warp ``moving`` to look like ``fixed``; returns the highest correlation of all steps (float32 [n]) and the warp.
+    """Warp ``moving`` to look like ``fixed``: the highest correlation of all steps (float32 [n]) and the last warp.
 
     moving, fixed: float32 [n, S, S]. warp: float32 [n, 2, 2], scale and shift of y and of x from fixed to moving image,
     in coordinates from -1 to 1. Gauss-Newton, forwards compositional (Baker and Matthews, Lucas-Kanade 20 years on,

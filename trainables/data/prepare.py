@@ -87,7 +87,7 @@ def prepare(
     Writes dataset.json, splits.csv, images.csv and thumbnails.npz into ``run_dir`` only if there is no problem; the
     decoded images go to ``cache_dir``, where the next sweep on the same images finds them. workers: images decoded in
     parallel. folds: how many folds train + val must be divisible into for cross-validation, if any.
-    Raises ``UserError``: for problems of names, tables and bytes before images are decoded, for the rest after it.
+    Raises ``UserError``: for problems of names, tables and bytes before images are decoded, for the others afterwards.
     """
     ready = _decode(_look(config, folds), cache_dir, workers, progress, folds)
     assert ready.cache is not None
@@ -286,7 +286,7 @@ def _beyond(config: DataConfig) -> str:
 
 
 def _decode(looked: _Ready, cache_dir: Path, workers: int, progress: Progress | None, folds: int | None) -> _Ready:
-    """Decode the images, also keep those of equal pixels together, and run all checks; raises ``UserError``."""
+    """Decode the images, also keep equal pixels together, run all checks; raises ``UserError`` with all problems."""
     config, listed = looked.config, looked.samples
     sources = listed.files if listed.pixels is None else listed.pixels
     compare = listed.kind != "demo"  # its splits are by design, and phantoms all look alike

@@ -72,8 +72,8 @@ def write_thumbnails(
 ) -> None:
     """thumbnails.npz: path, split, label: str [M]; image: uint8 [M, T, T] (gray) or [M, T, T, 3], T <= 96.
 
-    All of val and of test (if over 1500, 1500 of each, drawn by ``seed``), 6 of each class from train, and the paths
-    in ``also``.
+    All of val and of test (of each at most 1500, drawn by ``seed`` if there are more), 6 of each class from train, and
+    the paths in ``also``.
     """
     chosen = _choose(samples, splits, np.random.default_rng([seed, 96]))
     more = {row for row, shown in enumerate(samples.paths) if shown in also}

@@ -304,8 +304,8 @@ def _draw_rows(parts: tuple[str, ...], strata: Ints, state: int) -> Names:
 
 
 def _draw_groups(parts: tuple[str, ...], strata: Ints, units: Ints, state: int) -> Names:
-    """Draw the parts as folds of whole groups (scikit-learn): with 60 groups or more in every stratum 20 folds, three
-    for each part (15 %); with fewer 7 folds, one for each part (14 %), so that a class of 7 groups can have one in
+    """Draw the parts as folds of whole groups (scikit-learn): with 60 groups or more in every stratum, 20 folds, three
+    for each part (15 %); with fewer, 7 folds, one for each part (14 %), so that a class of 7 groups can have one in
     each. Also 7 with more than 20,000 groups: the time grows with folds times groups.
     """
     unit_count = len(np.unique(units))

@@ -23,7 +23,7 @@ Plane = npt.NDArray[np.float32]
 
 
 def list_demo() -> Samples:
-    """Draw the demo set: the same pixels on every machine, split by patient."""
+    """Draw the demo set: the same pixels each time (within rounding on other processors), split by patient."""
     rows = []
     for patient, label, split, rng in _patients():
         anatomy = _Anatomy(rng)
@@ -71,7 +71,7 @@ class _Anatomy:
 
 
 def _draw(anatomy: _Anatomy, finding: str, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """One image: uint8 [SIZE, SIZE]. Only + - * / and floor, which round alike on every processor."""
+    """One image: uint8 [SIZE, SIZE]. Only + - * / and floor, which round alike on nearly all processors."""
     y, x = _grid(rng)
     x = x / np.float32(anatomy.width)
     image = 0.30 + 0.32 * _bump(x / 0.62, (y - 0.15) / 0.95)  # soft tissue

@@ -82,7 +82,7 @@ _Loader.add_implicit_resolver(
 
 
 def _repeated(node: yaml.Node | None, name_of: Callable[[str], str] = underscored) -> Iterator[str]:
-    """Keys given twice. name_of: of a key; two spellings of a setting are one name, but not of the user's labels."""
+    """Keys given twice. name_of: of a key; two spellings of a setting are one name, those of a user's label are two."""
     if not isinstance(node, yaml.MappingNode):
         return
     lines: dict[str, int] = {}

@@ -192,8 +192,8 @@ class _Place:
     def values(self, preset: Preset, base: Path) -> tuple[dict[str, Any], list[str]]:
         """The preset's values of fields that were not given, paths relative to the data; and paths that do not exist.
 
-        Missing paths, subgroup and source columns of a preset of ours are dropped: releases differ. So are its label
-        settings if the user names other label columns.
+        Missing paths, subgroup and source columns of a preset of ours are dropped: releases differ. If the user
+        names other label columns, the label settings of any preset are dropped, too.
         """
         given = set(self._given)
         if self.has_other_labels(preset):
