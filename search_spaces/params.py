@@ -29,7 +29,7 @@ AUGMENTS = ("none", "flip", "standard")
 LARGEST = 16_384
 """The most units of a hidden layer, and the largest batch size."""
 LARGEST_RATE = 1_000.0
-"""The largest lr and backbone_lr_factor, and the largest weight of a term of the loss."""
+"""The largest lr, backbone_lr_factor, weight_decay and focal_gamma."""
 
 Scalar = str | int | float | bool | None
 

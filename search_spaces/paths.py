@@ -12,7 +12,7 @@ LONGEST_SHOWN = 200
 
 
 def path_of(named: str, given: str) -> Path:
-    """The path in the argument ``named``; ``UserError`` if it is none or cannot be accessed."""
+    """The path in the argument ``named``; ``UserError`` if it is no path here, or ``unreachable``."""
     try:
         path = Path(expanded(given))
     except ValueError as error:
@@ -35,8 +35,8 @@ def expanded(given: str) -> str:
 
 
 def unreachable(path: str | Path) -> str | None:
-    """Why ``path`` cannot be accessed: a folder may not be entered, a name is too long, links form a circle. None if it
-    can be, or if nothing exists there."""
+    """Why the system cannot tell what is at ``path``: a folder may not be entered, a name is too long, links form a
+    circle. None if it can tell, also if nothing is there."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

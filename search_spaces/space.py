@@ -230,7 +230,7 @@ def _tried_out(space: Space) -> Space:
     unseen = {field for field, override in space.overrides.items() if isinstance(override, Range | Choices)}
     idle = {*space.overrides} - unseen
     with random_study() as study:
-        # Few branches may ask for a field that has a range: draw more before that is called a mistake.
+        # Few branches may ask for a field that has a range: draw more before calling the range a mistake.
         while len(trials) < RANDOM_TRIALS or (unseen and not problems and len(trials) < 10 * RANDOM_TRIALS):
             asked = study.ask()
             trials.append(FixedTrial(asked, space.overrides, known=distributions))

@@ -99,7 +99,7 @@ class UserFile:
                 if "asked" not in reply:
                     break
                 message = _answer(trial, *reply["asked"])
-        except BaseException:  # also Ctrl-C: its answer would stay unread
+        except BaseException:  # also Ctrl-C: the answer of the process would stay unread
             last_resort.cancel()
             self._end()
             self._process = None
@@ -257,7 +257,7 @@ def _line(reply: dict[str, Any]) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """For a type that JSON lacks: a list of its elements, or its text."""
+    """For a type that JSON lacks: a plain number or list with the same content, or its text."""
     if hasattr(value, "tolist"):  # of numpy and torch
         return value.tolist()
     return list(value) if isinstance(value, Iterable) else repr(value)

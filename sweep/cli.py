@@ -275,7 +275,7 @@ def computing(asked: argparse.Namespace) -> tuple[int | None, list[str]]:
 def build_page(module: str, folder: Path) -> tuple[list[str], str | None]:
     """Build the page of ``folder`` in a process of its own, as a user would; its output lines, and the error or None.
 
-    Raises ``SweepStopped`` if the disk is full.
+    Raises ``SweepStopped`` if the disk is full or fails (exit code ``DISK_FULL``).
     """
     command = [sys.executable, "-m", module, str(folder.absolute())]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1], check=False)

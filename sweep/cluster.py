@@ -63,9 +63,9 @@ def connect(
 ) -> Machine:
     """Start Ray on this machine (``address`` "local"), or join the cluster at ``address``; returns its resources.
 
-    cpus, gpus: how many to use of this machine; None = all that Ray finds (it finds GPUs with another library than
-    torch, which may be missing). wait_for_nodes: wait until so many machines with CPUs have joined. Raises
-    ``UserError`` if Ray cannot be started here, or if there is no cluster at ``address``.
+    cpus, gpus: how many to use of this machine; None = all that Ray finds (it looks for GPUs with another library than
+    torch does, and that library may be missing). wait_for_nodes: wait until so many machines with CPUs have joined.
+    Raises ``UserError`` if Ray cannot be started here, or if there is no cluster at ``address``.
     """
     if address != "local":
         if silence := _silence_at(address):

@@ -40,8 +40,8 @@ class SweepStopped(Exception):
 def run_command(run: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
     """Call ``run`` with the arguments (None = the process's) and return its exit code.
 
-    Or 2 with one line per problem, 130 after Ctrl-C, the code of ``SweepStopped``, or 4 if a disk is full. Also 130 if
-    the reader of stdout (``| head``) has gone.
+    Returns 2 for a ``UserError``, with one line per problem; 130 after Ctrl-C, or if the reader of stdout (``| head``)
+    has gone; the code of ``SweepStopped``; 4 for one of ``DISK_ERRORS``, such as a full disk.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

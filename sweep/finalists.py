@@ -302,7 +302,8 @@ def _score(one: Finalist) -> dict[str, Any]:
 
 
 def _thresholds(run: Run, finals: Finals) -> dict[str, dict[str, float]] | None:
-    """Tuned by finalist and label, on the validation predictions of all its repeats; None for a single-label task."""
+    """Thresholds by finalist and label, tuned on the validation predictions of all repeats of the finalist; None for a
+    single-label task."""
     if run.dataset.task != "multi_label":
         return None
     found = {}

@@ -1,7 +1,7 @@
 """The heartbeat of a run: which process runs it, its progress and how it ended, for observers outside.
 
 While a sweep runs, a thread rewrites heartbeat.json every ``BEAT_S`` seconds. On the same host an observer can check
-whether the process lives, see ``trainables.processes``. For another host, the file must be younger than ``SILENT_S`` by
+whether the process lives, see ``trainables.processes``. On another host, the file must be younger than ``SILENT_S`` by
 the observer's clock, or change within ``WATCH_S``: its time is the file server's, and clocks differ. So a dead run
 seems to run for a minute more, plus the difference of the clocks; if they differ by more than a minute, a sweep that
 halts for ``WATCH_S`` seems dead.

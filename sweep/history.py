@@ -279,7 +279,7 @@ def retry_failed(paths: RunPaths, metric: str, mode: str, *, broken_too: bool) -
 
 
 def _set_aside(files: list[Path]) -> None:
-    """Give those that exist the next free number; the status last, as a kill before it leaves the trial failed."""
+    """Give those that exist the next free number, in order: the status last, so that a kill keeps the trial failed."""
 
     def numbered(path: Path, number: int) -> Path:
         return path.with_name(f"{path.stem}-{number}{path.suffix}")

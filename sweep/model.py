@@ -53,7 +53,8 @@ def write_models(run: Run) -> list[str]:
 
 
 def renew_models(run: Run) -> list[str]:
-    """``write_models``, unless the present model has the same weights and thresholds and its files are intact."""
+    """``write_models``, unless the present model has the same weights, thresholds and operating point, and its files
+    are intact."""
     files = ModelPaths(run.paths.models)
     try:
         chosen, before = choose(run), run.model

@@ -355,7 +355,7 @@ def frozen_trial(state: TrialState, suggestion: Suggestion, sampler: str = "") -
 def _outcome(state: TrialState, duplicate: bool, sampler: str) -> dict[str, Any]:
     """state, value and intermediate_values of an ended trial, or of a duplicate that shares its outcome.
 
-    COMPLETE has its best value, PRUNED its last one, as in Optuna itself. The duplicate of a failed trial is PRUNED
+    COMPLETE has its best value; PRUNED has its last one, as in Optuna itself. The duplicate of a failed trial is PRUNED
     without a value, which ranks worst: TPE ignores FAIL and would suggest it forever. The Gaussian process ignores
     PRUNED, so for it a pruned trial is COMPLETE with its best value.
     """

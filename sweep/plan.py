@@ -56,8 +56,8 @@ class Plan:
     weights: by backbone; missing_weights: why the other backbones are left out. mode: "max" or "min" of
     ``config.metric``. own_epochs: the trials of a study's list run the study's epochs. cached_stages: by backbone, the
     numbers of frozen stages after which features are cached (``stages_worth_keeping``). slots: trials that the machines
-    have room for as the sweep begins. damaged: files of a resumed run that are rewritten from the data, which are the
-    same. warm_trials: of --warm-start; warm_notes: which of its best trials are left out. resumed: trials may have
+    have room for as the sweep begins. damaged: files of a resumed run that are rewritten from its unchanged
+    data. warm_trials: of --warm-start; warm_notes: which of its best trials are left out. resumed: trials may have
     begun, and an extended sweep keeps the seed points of the first command. slow_bf16: the trials compute in bf16, and
     not every machine is known to be fast at it.
     """

@@ -187,7 +187,7 @@ class Predictor:
                 yield Prediction(file, prepared.stats, probability, coloured, under_maps)
 
     def _under_maps(self, images: Sequence[Pixels], probabilities: NDArray[np.float32]) -> list[dict[str, Pixels]]:
-        """``Prediction.under_maps`` of each image, uint8 [C, S, S]."""
+        """``Prediction.under_maps`` of each of ``images``, which are uint8 [C, S, S]."""
         decided = [self.decide(probability) for probability in probabilities]
         wanted = np.array([[name in names for name in self.facts.classes] for names in decided])
         inputs = partial(self._inputs, images)

@@ -32,7 +32,7 @@ from trainables.trial import TrialSettings, predict_trial
 
 LOGGERS = ("ray", "optuna", "sweep")
 MOST_ALIKE = 5
-"""So many consecutive failures on one machine, before the first epoch and for one reason, end the sweep."""
+"""So many consecutive failures on one machine or GPU, before the first epoch and for one reason, end the sweep."""
 TRIAL_FILES = ("state", "result", "weights", "predictions", "error", "stacks")
 
 SettingsOf = Callable[[TrialState], tuple[TrialSettings, int]]

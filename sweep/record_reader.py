@@ -94,8 +94,8 @@ R = TypeVar("R", bound=BaseModel)
 def read_record(kind: type[R], raw: dict[str, Any], name: str, problems: list[str]) -> R:
     """``raw`` as a ``kind`` without invalid values, each reported in ``problems`` as of the file ``name``.
 
-    Of a mapping or a list of records, only the invalid entry is left out; of plain values, the whole list is.
-    ``raw`` is changed.
+    In a mapping or a list of records, only the invalid entry is left out; a list of plain values is left out as a
+    whole. ``raw`` is changed.
     """
     while True:
         try:
@@ -185,5 +185,5 @@ def _parsed(text: str) -> Any:
 
 
 def is_there(path: Path) -> bool:
-    """Whether ``path`` exists; one that cannot be accessed counts as existing, so that it is reported."""
+    """Whether ``path`` exists; one that is ``unreachable`` counts as existing, so that it is reported."""
     return unreachable(path) is not None or path.exists()

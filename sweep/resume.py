@@ -62,7 +62,7 @@ def resume(asked: SweepConfig) -> Resumed:
     ]
     changed = {name: getattr(asked, name) for name in given if name in may_change and name not in kept}
     if changed.get("address") == "local" and "wait_for_nodes" not in asked.model_fields_set:
-        changed["wait_for_nodes"] = None  # The command line cannot say None.
+        changed["wait_for_nodes"] = None  # There is no --wait-for-nodes none.
     place = {"resume": asked.resume, "storage": asked.storage, "name": paths.root.name}
     # Only for this command: a retry is not repeated whenever the run is resumed.
     changed |= place | {"retry_failed": asked.retry_failed}

@@ -101,7 +101,7 @@ class RunPaths(_Folder):
             with os.scandir(self.trials) as listed:  # It tells file types without a ``stat`` of each of thousands.
                 return sorted(self.trials / one.name for one in listed if one.is_dir())
         except (FileNotFoundError, NotADirectoryError, PermissionError):
-            return []  # Any other error is raised: a sweep that saw no trials would write new ones over them.
+            return []  # Any other error is raised: a sweep that saw no trials would overwrite those that it has.
 
     def repeat_folders(self) -> list[Path]:
         kinds = ("*/seed_*", "*/fold_*")
@@ -220,8 +220,8 @@ def check_writable(place: Path) -> None:
 def folder_beside(place: Path, *neighbours: str) -> Iterator[Path]:
     """A new folder beside ``place``; removed afterwards unless it was moved, as are folders made for it and left empty.
 
-    neighbours: names of folders beside it that may be made meanwhile. First removes such folders that killed processes
-    have left there.
+    neighbours: names of folders beside it that may be made meanwhile. First removes the folders that earlier calls of
+    this function made there, if their processes were killed.
     """
     missing = [folder for folder in place.absolute().parents if not os.path.lexists(folder)]  # the deepest come first
     beside = [place.parent / name for name in neighbours if not os.path.lexists(place.parent / name)]

@@ -270,7 +270,7 @@ class Finals(Record):
         return bool(self.test_access)
 
     def thresholds_of(self, trial_id: str | None) -> dict[str, float]:
-        """Thresholds for ``metrics.decide``: its tuned ones; for the winner, the operating point's replace them."""
+        """Thresholds for ``metrics.decide``: its tuned ones; for the winner, the operating point's takes precedence."""
         point = self.operating_point if trial_id == self.winner else None
         return self.thresholds.get(trial_id or "", {}) | (point.thresholds if point is not None else {})
 
@@ -310,7 +310,7 @@ def _read_trial(paths: TrialPaths, trial_id: str, metric: str, mode: str, proble
         end = end.model_copy(update={"status": "failed"})
     epochs: list[EpochRecord] = []
     for row in _read_epochs(paths.result, trial_id, problems):
-        while epochs and epochs[-1].epoch >= row.epoch:  # It was trained again from here: what was before is void.
+        while epochs and epochs[-1].epoch >= row.epoch:  # Trained again from this epoch: the older lines are void.
             epochs.pop()
         epochs.append(row)
     scored = [row for row in epochs if not math.isnan(row.score(metric))]

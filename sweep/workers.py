@@ -401,8 +401,8 @@ def handlers_restored(*numbers: signal.Signals) -> Iterator[dict[signal.Signals,
 
 @contextlib.contextmanager
 def _signals_call(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Call ``interrupt`` on Ctrl-C, on SIGTERM (from a scheduler or a shutdown) and on SIGHUP (a lost terminal); a
-    second Ctrl-C acts as before."""
+    """Call ``interrupt`` on Ctrl-C, on SIGTERM (from a scheduler or a shutdown) and on SIGHUP (a lost terminal);
+    then restore the earlier handler of Ctrl-C, so that the next one ends the sweep at once."""
 
     def first(number: int, frame: object) -> None:
         interrupt()
