@@ -97,7 +97,7 @@ class Count:
 
 
 class Soak:
-    """Runs sweeps one after another, and their faults."""
+    """Runs sweeps one after another, and injects the faults."""
 
     def __init__(self, cluster: LaunchedCluster, faults: list[Fault], chance: random.Random) -> None:
         self.cluster = cluster

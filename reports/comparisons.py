@@ -395,7 +395,7 @@ class ExternalResult:
 
     @property
     def tuned(self) -> dict[str, float] | None:
-        """Thresholds as for ``metrics.decide``; None if not exactly one (single-label), all are 0.5 (multi-label)."""
+        """As for ``metrics.decide``; None unless exactly one (single-label), or if all are 0.5 (multi-label)."""
         found = {name: value for name, value in (self.facts.thresholds or {}).items() if name in self.facts.classes}
         if self.facts.task == "single_label":
             return found if len(found) == 1 else None

@@ -160,7 +160,7 @@ def heat_map(scores: pd.DataFrame, tried: pd.DataFrame, label: str, lower_is_bet
 @drawn
 def confusion(counts: npt.NDArray[np.int64], shares: Array, classes: Sequence[str]) -> Figure:
     """Counts [C, C], rows true; the shade is the share of the row, which is shown as text too if there is room. Above
-    ``MOST_COUNTS`` classes there is no text.
+    ``MOST_COUNTS`` classes no numbers are shown.
 
     Not scikit-learn's ConfusionMatrixDisplay: it shows either counts or shares, and does not turn long names.
     """

@@ -162,9 +162,9 @@ def importances(used: UsedTrials, mode: str) -> pd.DataFrame:
     trials and among all).
 
     The importance is PED-ANOVA (Watanabe et al., IJCAI 2023), Optuna's default: how far the parameter's distribution
-    among the ``top_count`` best trials differs from that among all. It handles conditional parameters and is
-    deterministic; fANOVA is neither, and takes minutes for a thousand trials. The shares favour parameters with many
-    values, especially with few trials; their ratio to chance does not.
+    among the ``top_count`` best trials differs from that among all. Unlike fANOVA it handles conditional
+    parameters, is deterministic, and does not take minutes for a thousand trials. The shares favour parameters with
+    many values, especially with few trials; their ratio to chance does not.
     """
     losses = used.scores if mode == "min" else -used.scores
     best = np.argsort(losses, kind="stable")[: top_count(len(losses))]

@@ -42,8 +42,8 @@ def interval(scores: Scores, name: str) -> Interval:
     """The interval of one score of ``scores``, e.g. "f1_macro", "recall:covid".
 
     Proportions (accuracy, exact_match, recall, specificity, precision, npv) have Wilson's interval if every group has
-    one image; other scores use the bootstrap over groups. With several runs, Wilson's interval treats their mean as the
-    score of one run on as many images: somewhat too wide, since a mean varies less.
+    one image; in all other cases the interval is from the bootstrap over groups. With several runs, Wilson's interval
+    treats their mean as the score of one run on as many images: somewhat too wide, since a mean varies less.
     """
     estimate, resamples, size = scores.estimate[name], scores.resamples, scores.proportion_of.get(name)
     method, low, high, warning = "", math.nan, math.nan, ""

@@ -173,7 +173,7 @@ class Results:
         return None if alone is None else alone.scores()
 
     def point_scores(self, split: str) -> dict[str, float]:
-        """Scores of ``model`` without intervals: for training images, and to check the records; {} without images."""
+        """Scores of ``model`` without intervals, as for training images or to check the records; {} without images."""
         one = self.model_runs(split)
         if one is None:
             return {}

@@ -4,8 +4,8 @@
         --repeats 4 --epochs 4 --image-size 96 --precision bf16 --data DATA/findings.csv --label-column findings \
         --group-column group_id --weights WEIGHTS --metric val_f1:covid
 
-The labels are three findings; an image of covid is also one of pneumonia. The metric is F1 of the rare class. Gamma
-is 2, without alpha, which would weight the classes and so add a second factor.
+The labels are three findings; an image of covid is also one of pneumonia. The metric is F1 of the rare class, so that
+the report compares the two by it. Gamma is 2, without alpha, which would weight the classes and so add a second factor.
 """
 
 
