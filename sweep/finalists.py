@@ -11,10 +11,11 @@ import hashlib
 import heapq
 import json
 import math
+import operator
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -335,25 +336,37 @@ def open_test(paths: RunPaths, winner: str, finalists: list[str], images: int) -
     append_line(paths.test_access, json.dumps(line))
 
 
-def measure(plan: Plan, run: Run, settings: TrialSettings) -> list[str]:
-    """Write ``baselines/`` unless it is there already; returns what failed, one sentence each.
+class Part(NamedTuple):
+    """A call that adds to the run's folder, in one of the processes that ran the trials. failed: what it means if the
+    call fails, to be followed by the reason."""
+
+    call: tuple[Any, ...]
+    failed: str
+
+
+def baselines(plan: Plan, run: Run, settings: TrialSettings) -> list[Part]:
+    """What makes ``baselines/``; [] if it is complete.
 
     The frozen networks are those of the finalists, without finalists that of the best trial. The test split is included
     once it has been opened.
     """
     opened = run.finals is not None and run.finals.opened
-    backbones = {name: plan.weights[name] for name in _backbones(run) if name in plan.weights}
+    networks: dict[str, FoundWeights | None] = {"simple": None}
+    networks |= {name: plan.weights[name] for name in _backbones(run) if name in plan.weights}
     lasting = [one for one in run.baselines or () if one.failed != OUT_OF_MEMORY]
     measured = {one.name for one in lasting if one.failed or not opened or one.test is not None}
-    if len(measured) == len(run.baselines or ()) > 0 and measured >= {f"frozen_{name}" for name in backbones}:
+    wanted = {"majority" if network is None else f"frozen_{name}" for name, network in networks.items()}
+    if len(measured) == len(run.baselines or ()) and measured >= wanted:
         return []
-    arguments = (run.paths.baselines.absolute(), settings, backbones, opened)
-    (problem,) = run_tasks(plan, run.paths, _measure, [arguments])
-    return [] if problem is None else [f"the baselines could not be measured: {problem}"]
+    folder = run.paths.baselines.absolute()
+    return [
+        Part((_measure, folder / f"part_{name}.json", settings, network, opened), f"no baselines ({name})")
+        for name, network in networks.items()
+    ]
 
 
-def attribute(plan: Plan, run: Run, settings: TrialSettings) -> list[str]:
-    """Write ``maps.npz`` of the model, unless it is there; returns what failed, one sentence each.
+def maps(plan: Plan, run: Run, settings: TrialSettings) -> list[Part]:
+    """What makes ``maps.npz`` of the model; [] if it is there.
 
     Maps are of the test split if it has been opened, under the same opening as its predictions; else of validation.
     """
@@ -365,9 +378,22 @@ def attribute(plan: Plan, run: Run, settings: TrialSettings) -> list[str]:
     known, judged = read_maps(run, chosen.trial), read_predictions(run, chosen.trial)
     if known and judged and known.split == split and is_of(known, judged.of(split), chosen.thresholds):
         return []
-    arguments = chosen.files.weights.absolute(), plan.weights, split, chosen.thresholds, settings
-    (problem,) = run_tasks(plan, run.paths, _attribute, [arguments])
-    return [] if problem is None else [f"attribution maps of {chosen.trial} could not be made: {problem}"]
+    call = _attribute, chosen.files.weights.absolute(), plan.weights, split, chosen.thresholds, settings
+    return [Part(call, f"no attribution maps of {chosen.trial}")]
+
+
+def make(plan: Plan, run: Run, parts: Sequence[Part]) -> list[str]:
+    """Make ``parts`` in parallel, and write ``baselines.json`` of those that are baselines; returns what failed."""
+    for old in run.paths.baselines.glob("part_*.json"):
+        old.unlink()
+    problems = run_tasks(plan, run.paths, operator.call, [part.call for part in parts])
+    files = [file for part in parts if part.call[0] is _measure and (file := part.call[1]).exists()]
+    if files:
+        entries = [entry for file in files for entry in json.loads(file.read_text(encoding="utf-8"))]
+        write_json(run.paths.baselines_table, {"baselines": entries})
+        for file in files:
+            file.unlink()
+    return [f"{part.failed}: {why}" for part, why in zip(parts, problems, strict=True) if why is not None]
 
 
 def _attribute(
@@ -387,7 +413,8 @@ def _backbones(run: Run) -> list[str]:
     return [] if run.best is None else [str(run.best.params.get("backbone"))]
 
 
-def _measure(folder: Path, settings: TrialSettings, backbones: dict[str, FoundWeights], opened: bool) -> None:
+def _measure(part: Path, settings: TrialSettings, network: FoundWeights | None, opened: bool) -> None:
     root = Path(settings.run_dir)
     test = open_test_split(root) if opened else None
-    measure_baselines(open_dataset(root), test, backbones, folder, settings, read_properties(root))
+    entries = measure_baselines(open_dataset(root), test, network, part.parent, settings, read_properties(root))
+    write_json(part, entries)

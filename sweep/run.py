@@ -339,8 +339,8 @@ def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: 
         ended = read_run(history.paths.root)
         with ThreadPoolExecutor(1) as beside_baselines:
             models = beside_baselines.submit(model.renew_models, ended)
-            problems = finalists.measure(plan, ended, settings) + finalists.attribute(plan, ended, settings)
-            say(*problems, *models.result())
+            parts = finalists.baselines(plan, ended, settings) + finalists.maps(plan, ended, settings)
+            say(*finalists.make(plan, ended, parts), *models.result())
     return outcome
 
 

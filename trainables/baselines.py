@@ -26,10 +26,9 @@ from torch.nn import functional
 
 from search_spaces.errors import UserError
 from search_spaces.params import TrialParams
-from trainables.atomic import write_json
 from trainables.backbones import flattened_7x7
 from trainables.batches import Batches, ImageBatches
-from trainables.data.dataset import BASELINES_FILE, IMAGES_FILE, SPLITS_FILE, Split, TrialData
+from trainables.data.dataset import IMAGES_FILE, SPLITS_FILE, Split, TrialData
 from trainables.engine import EVALUATION_BATCH, map_batches
 from trainables.finetune import FineTunedModel, build_model
 from trainables.frozen_features import FeatureBatches, FrozenFeatures, shared_order
@@ -58,26 +57,26 @@ _Answer = tuple[Mapping[str, Probabilities], str]
 def measure_baselines(
     data: TrialData,
     test: Split | None,
-    backbones: Mapping[str, FoundWeights],
+    network: FoundWeights | None,
     folder: Path,
     settings: TrialSettings,
     properties: Mapping[str, pd.DataFrame],
-) -> dict[str, Any]:
-    """Measure every baseline on the sweep's own images and splits; write and return ``baselines.json``.
+) -> list[dict[str, Any]]:
+    """Measure baselines on the sweep's own images and splits: of ``network``, or, if None, those without a network.
 
     majority: the class frequencies of the training split, for every image. thumbnails, borders: logistic regression on
     16 x 16 pixels, and on the outermost sixteenth of each side. file_properties, columns: logistic regression on
     properties of the files, and on the images' source and subgroups (``coded``). frozen_<backbone>: logistic regression
     on the features that the unchanged network gives a new head. Details: ``frozen_network`` and ``fit_regression``.
 
-    test: the opened test split, or None while it is closed. folder: also gets ``<name>.npz``, the predictions of val
-    and, if given, test (epoch 0: nothing was trained by epochs). settings: of the sweep's trials; frozen networks run
-    with them and share the trials' features; ``cpus`` labels are fitted at once. properties: "file_properties" and
-    "columns", each one row per image, indexed by its row in the image cache; empty ones are not measured.
+    test: the opened test split, or None while it is closed. folder: gets ``<name>.npz``, the predictions of val and, if
+    given, test (epoch 0: nothing was trained by epochs). settings: of the sweep's trials; frozen networks run with them
+    and share the trials' features; ``cpus`` labels are fitted at once. properties: "file_properties" and "columns",
+    each one row per image, indexed by its row in the image cache; empty ones are not measured.
 
-    Content: {"baselines": [{name, label, detail, val, test, seconds, failed}]}. val, test: the metrics of
-    ``evaluate_predictions``, None where undefined; test itself is None while it is closed. failed: None, or why there
-    is no result (then val and test are None): a baseline that fails does not stop the others.
+    Returns the entries of baselines.json: [{name, label, detail, val, test, seconds, failed}]. val, test: the metrics
+    of ``evaluate_predictions``, None where undefined; test itself is None while it is closed. failed: None, or why
+    there is no result (then val and test are None): a baseline that fails does not stop the others.
     """
     splits = {"train": data.train, "val": data.val} | ({} if test is None else {"test": test})
     by_regression = partial(_by_regression, data, splits, settings.cpus)
@@ -90,24 +89,22 @@ def measure_baselines(
         features = frozen_network(found, data, settings, device)
         return by_regression(features, "random weights, " if found.origin == "random" else "")
 
-    answers: dict[tuple[str, str], Callable[[], _Answer]] = {
-        ("majority", "Majority class"): partial(_by_frequency, data, splits),
-        ("thumbnails", "Thumbnails of 16 x 16 pixels"): partial(by_regression, partial(of_images, thumbnails)),
-        ("borders", "Image borders only"): partial(by_regression, partial(of_images, borders)),
-    }
-    for name, label in (("file_properties", "File properties"), ("columns", "Source and subgroup columns")):
-        if (known := properties.get(name)) is not None and known.shape[1]:
-            of = ", ".join(map(str, known)).replace("_", " ") + ": "
-            answers[name, label] = partial(by_regression, partial(_coded_split, known, data.train), of)
-    for name, found in backbones.items():
-        answers[f"frozen_{name}", f"Frozen features of {name}"] = partial(of_network, found)
-    entries = [
+    answers: dict[tuple[str, str], Callable[[], _Answer]] = {}
+    if network is None:
+        answers["majority", "Majority class"] = partial(_by_frequency, data, splits)
+        answers["thumbnails", "Thumbnails of 16 x 16 pixels"] = partial(by_regression, partial(of_images, thumbnails))
+        answers["borders", "Image borders only"] = partial(by_regression, partial(of_images, borders))
+        for name, label in (("file_properties", "File properties"), ("columns", "Source and subgroup columns")):
+            if (known := properties.get(name)) is not None and known.shape[1]:
+                of = ", ".join(map(str, known)).replace("_", " ") + ": "
+                answers[name, label] = partial(by_regression, partial(_coded_split, known, data.train), of)
+    else:
+        name = network.backbone
+        answers[f"frozen_{name}", f"Frozen features of {name}"] = partial(of_network, network)
+    return [
         {"name": name, "label": label} | _measured(answer, data, splits, folder / f"{name}.npz")
         for (name, label), answer in answers.items()
     ]
-    content = {"baselines": entries}
-    write_json(folder / BASELINES_FILE, content)
-    return content
 
 
 def _measured(

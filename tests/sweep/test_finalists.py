@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from run_files import change_sweep, write
 from trained_run import repeated, trained_run
+from trial_settings import trial_settings
 
 from search_spaces.params import TrialParams
 from sweep import finalists, records
@@ -19,14 +20,14 @@ from sweep.config import SweepConfig
 from sweep.finalists import RepeatList, choose, expected_seconds, open_test, repeats_of, select
 from sweep.history import RepeatHistory, TrialHistory
 from sweep.optuna_search import Exhausted
-from sweep.records import read_maps, read_run
+from sweep.records import Run, read_maps, read_run
 from sweep.run_folder import RunPaths
 from trainables.atomic import write_json
 from trainables.data.config import DataConfig
 from trainables.data.dataset import open_test_split
 from trainables.metrics import OperatingPoint
 from trainables.predictions import Predictions, join, read_predictions
-from trainables.weights import find_weights
+from trainables.weights import FoundWeights, find_weights
 
 
 def search(root: Path, trials: list[tuple[dict[str, Any], list[float], str]], mode: str = "max") -> TrialHistory:
@@ -231,15 +232,19 @@ def test_maps_are_made_of_validation_and_once_test_is_open_of_test_each_once(
     settings: Any = SimpleNamespace(run_dir=str(root), use_gpu=False, cpus=1, deterministic=False)
     own: Any = SimpleNamespace(weights=find_weights("random", ["squeezenet1_1"])[0])
     calls: list[Any] = []
-    monkeypatch.setattr(finalists, "run_tasks", lambda *these: calls.append(these) or called(*these))
+    monkeypatch.setattr(finalists, "run_tasks", lambda *these: calls.extend(these[3]) or called(*these))
+
+    def made(run: Run) -> list[str]:
+        return finalists.make(own, run, finalists.maps(own, run, settings))
+
     for _ in range(2):
-        assert finalists.attribute(own, run, settings) == []
+        assert made(run) == []
     maps = read_maps(run, "t0000")
     assert maps is not None
     assert (maps.split, len(set(maps.path.tolist())), len(calls)) == ("val", 24, 1)
 
     run.paths.trial("t0000").maps.write_bytes(b"PK no zip")
-    assert finalists.attribute(own, run, settings) == []
+    assert made(run) == []
     assert len(calls) == 2
     assert "trials/t0000/best/maps.npz cannot be read" in run.problems[0]
 
@@ -250,7 +255,7 @@ def test_maps_are_made_of_validation_and_once_test_is_open_of_test_each_once(
     part = Predictions.of_split("test", test.paths, test.labels, answers, known.classes, known.epoch)
     join([known, part]).write(file)
     for _ in range(2):
-        assert finalists.attribute(own, read_run(root), settings) == []
+        assert made(read_run(root)) == []
     maps = read_maps(run, "t0000/seed_1001")
     assert maps is not None
     assert (maps.split, len(calls)) == ("test", 3)
@@ -262,7 +267,7 @@ def test_maps_are_made_of_validation_and_once_test_is_open_of_test_each_once(
     write_json(run.paths.selection, selection | {"operating_point": dataclasses.asdict(point)})
     open_test(run.paths, "t0000", ["t0000"], 12)
     for _ in range(2):
-        assert finalists.attribute(own, read_run(root), settings) == []
+        assert made(read_run(root)) == []
     maps = read_maps(run, "t0000/seed_1001")
     assert maps is not None
     assert set(maps.path[maps.label == 0].tolist()) == {*test.paths}, "all are decided to be of this class now"
@@ -273,22 +278,46 @@ def test_why_there_are_no_maps_is_told(small_data: Path, tmp_path: Path, monkeyp
     run = read_run(trained_run(tmp_path / "run", DataConfig(data=str(small_data), image_size=32)))
     monkeypatch.setattr(finalists, "run_tasks", lambda *_: ["out of memory"])
     own: Any = SimpleNamespace(weights={})
-    (problem,) = finalists.attribute(own, run, SimpleNamespace())  # type: ignore[arg-type]
-    assert problem == "attribution maps of t0000 could not be made: out of memory"
+    (problem,) = finalists.make(own, run, finalists.maps(own, run, SimpleNamespace()))  # type: ignore[arg-type]
+    assert problem == "no attribution maps of t0000: out of memory"
+
+
+def test_baselines_are_measured_in_parts_of_which_one_may_fail(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = trained_run(tmp_path / "run", DataConfig(data=str(small_data), image_size=32))
+    settings = trial_settings(str(root))
+    own: Any = SimpleNamespace(weights=find_weights("random", ["squeezenet1_1"])[0])
+
+    def killed(*these: Any) -> list[str | None]:
+        return [*called(*these[:3], these[3][:1]), "its process was killed"]
+
+    for tasks, problems in ((killed, ["no baselines (squeezenet1_1): its process was killed"]), (called, [])):
+        monkeypatch.setattr(finalists, "run_tasks", tasks)
+        run = read_run(root)
+        assert finalists.make(own, run, finalists.baselines(own, run, settings)) == problems
+        names = [one.name for one in read_run(root).baselines or ()]
+        assert names == [
+            "majority",
+            "thumbnails",
+            "borders",
+            "file_properties",
+            *([] if problems else ["frozen_squeezenet1_1"]),
+        ]
+        assert not [*run.paths.baselines.glob("part_*")]
+    assert finalists.baselines(own, read_run(root), settings) == []
 
 
 @pytest.mark.parametrize(
-    ("failed", "calls"), [(None, 0), ("UserError: images of 32 px are too small", 0), ("out of memory", 1)]
+    ("failed", "parts"), [(None, 0), ("UserError: images of 32 px are too small", 0), ("out of memory", 2)]
 )
 def test_a_baseline_for_which_memory_did_not_suffice_is_measured_again(
-    monkeypatch: pytest.MonkeyPatch, failed: str | None, calls: int
+    monkeypatch: pytest.MonkeyPatch, failed: str | None, parts: int
 ) -> None:
-    made: list[object] = []
-    monkeypatch.setattr(finalists, "run_tasks", lambda *these: made.append(these) or [None])
     monkeypatch.setattr(finalists, "_backbones", lambda _: ["resnet18"])
-    one: Any = SimpleNamespace(name="frozen_resnet18", failed=failed, test=None)
-    run: Any = SimpleNamespace(finals=None, baselines=[one], paths=RunPaths(Path("run")))
-    own: Any = SimpleNamespace(weights={"resnet18": None})
+    known = [SimpleNamespace(name=name, failed=None, test=None) for name in ("majority", "frozen_resnet18")]
+    known[1].failed = failed
+    run: Any = SimpleNamespace(finals=None, baselines=known, paths=RunPaths(Path("run")))
+    own: Any = SimpleNamespace(weights={"resnet18": FoundWeights(backbone="resnet18", origin="random")})
     settings: Any = None
-    assert finalists.measure(own, run, settings) == []
-    assert len(made) == calls
+    assert len(finalists.baselines(own, run, settings)) == parts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,9 +62,10 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """The entries of the content by name."""
     properties = shared.pop("properties", {})
-    content = measure_baselines(data, test, weights, folder, trial_settings("run", **shared), properties)
-    assert json.loads((folder / "baselines.json").read_text()) == content
-    return {entry["name"]: entry for entry in content["baselines"]}
+    networks: list[FoundWeights | None] = [None, *weights.values()]
+    settings = trial_settings("run", **shared)
+    parts = [measure_baselines(data, test, network, folder, settings, properties) for network in networks]
+    return {entry["name"]: entry for part in parts for entry in part}
 
 
 def prepared(root: Path, data: Path | str, **request: Any) -> TrialData:
