@@ -41,7 +41,7 @@ from trainables.baselines import OUT_OF_MEMORY, measure_baselines, read_properti
 from trainables.data.dataset import open_dataset, open_test_split
 from trainables.data.splits import write_folds
 from trainables.metrics import operating_point, tune_thresholds
-from trainables.trial import TrialSettings, set_up_process
+from trainables.trial import TrialSettings, predict_trial, set_up_process
 from trainables.weights import FoundWeights
 
 TRIALS_TO_COMPARE = 3
@@ -95,17 +95,23 @@ def run(plan: Plan, search: TrialHistory, settings: TrialSettings, budget: TimeB
             outcome = run_trials(plan, history, todo.ask, settings_of, nothing_stops, progress, budget, trials=trials)
         if outcome.interrupted or outcome.out_of_time:
             return outcome
-    if settings.precision != "fp32":  # Thresholds must fit the fp32 outputs of the model file.
-        say(*predict_trials(plan, history, history.of_wanted(), settings_of, ("train", "val"), "fp32"))
+    in_fp32 = settings.precision == "fp32"
+    if not in_fp32:  # Thresholds must fit the fp32 outputs of the model file.
+        say(*predict_trials(plan, history, history.of_wanted(), settings_of, lambda _: ("train", "val")))
     winner = select(read_run(paths.root))
     if winner is None:
         say("no finalist could be retrained: there is no winner, and the test split stays closed")
         return Outcome()
-    splits: tuple[str, ...] = ("train", "val")
+    judging: tuple[str, ...] = ("val",)
     if plan.dataset.images["test"]:
         open_test(paths, winner, [one.trial_id for one in chosen], plan.dataset.images["test"])
-        splits = ("train", "val", "test")
-    say(*predict_trials(plan, history, history.of_wanted(), settings_of, splits, "fp32"))
+        judging = ("val", "test")
+
+    def splits_of(repeat: TrialState) -> tuple[str, ...]:
+        # Only the winner is shown on its training images. In bf16, they mark the predictions that are fp32 already.
+        return judging if in_fp32 and repeat.suggestion.finalist != winner else ("train", *judging)
+
+    say(*predict_trials(plan, history, history.of_wanted(), settings_of, splits_of))
     return Outcome()
 
 
@@ -380,6 +386,15 @@ def maps(plan: Plan, run: Run, settings: TrialSettings) -> list[Part]:
         return []
     call = _attribute, chosen.files.weights.absolute(), plan.weights, split, chosen.thresholds, settings
     return [Part(call, f"no attribution maps of {chosen.trial}")]
+
+
+def training_predictions(plan: Plan, run: Run, best: TrialState | None, settings: TrialSettings) -> list[Part]:
+    """What predicts the training images with the best trial of the search, if the report shows it: nothing has won."""
+    if best is None or not best.ended or (run.finals is not None and run.finals.winner):
+        return []
+    weights = run.paths.trial(best.trial_id).weights.absolute()
+    call = predict_trial, best.params, plan.own_settings(best.number, settings), best.number, weights
+    return [Part(call, f"no training predictions of {best.trial_id}")] if weights.exists() else []
 
 
 def make(plan: Plan, run: Run, parts: Sequence[Part]) -> list[str]:

@@ -158,22 +158,20 @@ def predict_trials(
     history: TrialHistory,
     trials: Sequence[TrialState],
     settings_of: SettingsOf,
-    splits: tuple[str, ...],
-    precision: str | None = None,
+    splits_of: Callable[[TrialState], tuple[str, ...]],
 ) -> list[str]:
-    """Predict ``splits`` with the saved weights of each of ``trials`` that ended without failing and lacks one of them.
+    """Predict splits in fp32 with the saved weights of each of ``trials`` that ended without failing and lacks one.
 
-    In parallel, by the processes that ran the trials; returns what failed, one sentence each. precision: None = that of
-    the trials.
+    In parallel, by the processes that ran the trials; returns what failed, one sentence each.
     """
     done = ("completed", "pruned")
     saved = [trial for trial in trials if trial.status in done and history.files(trial).weights.exists()]
     arguments = [
-        (trial.params, *settings_of(trial), history.files(trial).weights.absolute(), splits, precision)
+        (trial.params, *settings_of(trial), history.files(trial).weights.absolute(), splits_of(trial), "fp32")
         for trial in saved
     ]
     return [
-        f"{trial.trial_id} could not be predicted on {', '.join(splits)}: {problem}"
+        f"{trial.trial_id} could not be predicted on {', '.join(splits_of(trial))}: {problem}"
         for trial, problem in zip(saved, run_tasks(plan, history.paths, predict_trial, arguments), strict=True)
         if problem is not None
     ]

@@ -339,7 +339,8 @@ def compute(plan: Plan, history: TrialHistory, settings: TrialSettings, budget: 
         ended = read_run(history.paths.root)
         with ThreadPoolExecutor(1) as beside_baselines:
             models = beside_baselines.submit(model.renew_models, ended)
-            parts = finalists.baselines(plan, ended, settings) + finalists.maps(plan, ended, settings)
+            parts = finalists.training_predictions(plan, ended, history.best(), settings)
+            parts += finalists.baselines(plan, ended, settings) + finalists.maps(plan, ended, settings)
             say(*finalists.make(plan, ended, parts), *models.result())
     return outcome
 
@@ -356,7 +357,7 @@ def run_search(
     from sweep.optuna_search import OptunaExport, OptunaSearch
     from sweep.progress import Progress, SweepProgress, TensorBoardLog
     from sweep.pruning import PruningRule
-    from sweep.ray_tune import predict_trials, run_trials
+    from sweep.ray_tune import run_trials
 
     config = plan.config
     unreadable = history.load()
@@ -385,10 +386,6 @@ def run_search(
         for note in (*plan.notes(), *unreadable, estimate.disk_line(plan, history.paths)):
             progress.message(note)
         outcome = run_trials(plan, history, search.ask, settings_of, pruning, progress, budget, trials=config.trials)
-        if not outcome.interrupted:
-            asked_for = [best] if (best := history.best()) else []  # for its scores on training images
-            for problem in predict_trials(plan, history, asked_for, settings_of, ("train", "val")):
-                progress.message(problem)
     budget.reserve(float)
     return outcome
 

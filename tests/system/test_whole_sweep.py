@@ -91,17 +91,16 @@ def test_the_winner_is_fixed_before_the_test_split_is_opened_once(whole: Path) -
     assert finals.selected <= (finals.test_access[0].opened or "")
     test = (run.rows["split"] == "test").sum()
     assert finals.test_access[0].images == test
-    for one in (repeat for finalist in finals.finalists for repeat in finalist.repeats):
-        predictions = read_predictions(run, one.trial_id)
-        assert predictions is not None
-        assert (predictions.split == "test").sum() == test
-    assert run.best is not None
+    for finalist in finals.finalists:
+        for one in finalist.repeats:
+            predictions = read_predictions(run, one.trial_id)
+            assert predictions is not None
+            assert (predictions.split == "test").sum() == test
+            assert ("train" in predictions.split) == (finalist.trial_id == finals.winner), "only the winner's are shown"
     for trial in run.trials["trial_id"]:
         of_search = read_predictions(run, trial)
         assert of_search is not None
-        assert "test" not in of_search.split, "the search has never seen the test split"
-        # Of the best one alone anybody asks how it does on the images that it was trained on.
-        assert ("train" in of_search.split) == (trial == run.best.trial_id)
+        assert set(of_search.split) == {"val"}, "the search has never seen the test split"
 
 
 def test_repeats_differ_from_each_other_and_from_the_search(whole: Path) -> None:
