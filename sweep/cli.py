@@ -45,7 +45,7 @@ examples:
   python -m sweep.run --resume NAME --retry-failed         rerun its failed trials
 
 exit codes:
-  0 done, or out of time   1 every trial failed, or five in a row on one machine or GPU   2 bad input
+  0 done, or out of time   1 all trials failed, or five in a row on one machine or GPU   2 bad input
   3 cluster lost   4 disk full or permission denied   130 interrupted
   after 3, 4 and 130 nothing is lost: fix the reported cause and continue with --resume"""
 

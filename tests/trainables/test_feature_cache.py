@@ -274,7 +274,7 @@ def test_who_has_mapped_damaged_rows_keeps_them_apart_from_those_made_again(plac
 def test_the_claim_of_a_dead_process_is_taken_at_once(place: CachePlace, dead: str) -> None:
     entry = opened(place)
     assert entry.claim(0)
-    claim_of(place, 0).write_text(f"{dead} {time.time()}")
+    claim_of(place, 0).write_text(dead)
     assert entry.claim(0)
 
 
@@ -291,7 +291,7 @@ def test_a_claim_that_has_not_moved_is_taken_by_one_of_all_who_try(place: CacheP
     entries = [opened(place) for _ in range(8)]
     assert entries[0].claim(0)
     claim = claim_of(place, 0)
-    claim.write_text(f"{owner} {time.time()}")
+    claim.write_text(owner)
     assert not entries[1].claim(0)
     os.utime(claim, (time.time() - STALE_S - 1,) * 2)
     entries[0].touch(0)
@@ -326,8 +326,8 @@ def test_a_claim_is_taken_also_if_who_was_about_to_take_it_is_dead(place: CacheP
     entry = opened(place)
     assert entry.claim(0)
     claim = claim_of(place, 0)
-    claim.write_text(f"{dead} {time.time()}")
-    claim.with_name(f"0.{claim.stat().st_mtime_ns}").write_text(f"{dead} {time.time()}")
+    claim.write_text(dead)
+    claim.with_name(f"0.{claim.stat().st_mtime_ns}").write_text(dead)
     assert entry.claim(0)
     entry.release(0)
     assert not list(claim.parent.iterdir())
@@ -379,7 +379,7 @@ def test_what_a_killed_process_had_claimed_is_done_by_another(place: CachePlace,
 
 def test_a_maker_that_died_before_the_array_was_there_is_replaced(place: CachePlace, dead: str) -> None:
     folder = array_of_nobody(place)
-    (folder / "claims" / "array").write_text(f"{dead} {time.time()}")
+    (folder / "claims" / "array").write_text(dead)
     (folder / "array.new").write_bytes(bytes(FIRST_ROW + ROWS.nbytes))
     assert fill(opened(CachePlace(place.folder, FIRST_ROW + ROWS.nbytes))) == [0, 1, 2], "it needs its room only once"
     assert {path.name for path in folder.iterdir()} == {"array", "claims", "users"}
