@@ -402,8 +402,8 @@ def make(plan: Plan, run: Run, parts: Sequence[Part]) -> list[str]:
     for old in run.paths.baselines.glob("part_*.json"):
         old.unlink()
     problems = run_tasks(plan, run.paths, operator.call, [part.call for part in parts])
-    files = [file for part in parts if part.call[0] is _measure and (file := part.call[1]).exists()]
-    if files:
+    made = [part for part, why in zip(parts, problems, strict=True) if why is None]
+    if files := [part.call[1] for part in made if part.call[0] is _measure]:
         entries = [entry for file in files for entry in json.loads(file.read_text(encoding="utf-8"))]
         write_json(run.paths.baselines_table, {"baselines": entries})
         for file in files:
